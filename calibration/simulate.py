@@ -1,0 +1,119 @@
+"""The int8 network in Keras: the same graph with rounding where the device rounds.
+
+Each target has its own simulation, because each places its rounding differently, and each exporter
+converts its own simulation: what was measured in Keras is what is written to the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from calibration.fold import WEIGHTED
+from calibration.graph import Call, Graph, KerasTensor, Node, build, call_layer
+from calibration.observers import measured
+from calibration.plan import Plan
+from calibration.quantize import TensorParams, rounded_kernel
+from edge.bundle import Format
+
+
+def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None) -> Any:
+    """A Keras model that computes what the target's int8 artefact computes, up to a step or two.
+
+    Kernels hold the real values of their integers for both targets.
+    `tflite`: the input and each measured output is rounded, asymmetrically.
+    `onnx`: the inputs of convolutions and average pools, and the shortcut of an addition, are
+    rounded, symmetrically, where TensorRT wants them.
+
+    Args:
+        batch: a fixed batch size, for converters; any size otherwise.
+    """
+    rounded = with_rounded_kernels(graph, plan)
+    call = _tflite_call(rounded, plan) if target == "tflite" else _tensorrt_call(rounded, plan)
+    return build(rounded, call, batch)
+
+
+def with_rounded_kernels(graph: Graph, plan: Plan) -> Graph:
+    """The graph with every kernel at the real values its integers stand for."""
+    return Graph(tuple(_rounded(node, plan) if node.kind in WEIGHTED else node for node in graph.nodes))
+
+
+def _rounded(node: Node, plan: Plan) -> Node:
+    scales = np.array(plan.kernel_scales[node.name], np.float32)
+    return replace(node, weights=(rounded_kernel(node, scales), *node.weights[1:]))
+
+
+def _tflite_call(graph: Graph, plan: Plan) -> Call:
+    rounds = {node.name for node in measured(graph)}
+    pixels: dict[str, KerasTensor] = {}
+
+    def call(layer: Any, node: Node, inputs: list[KerasTensor]) -> KerasTensor:
+        if node.inputs == (graph.nodes[0].name,):
+            inputs = [_shared(pixels, "input", inputs[0], plan.params(graph, graph.nodes[0], "tflite"))]
+        output = call_layer(layer, inputs)
+        if node.name in rounds:
+            output = _round_layer()(plan.params(graph, node, "tflite"), name=f"{node.name}_round")(output)
+        return output
+
+    return call
+
+
+def _tensorrt_call(graph: Graph, plan: Plan) -> Call:
+    done: dict[str, KerasTensor] = {}
+
+    def call(layer: Any, node: Node, inputs: list[KerasTensor]) -> KerasTensor:
+        for index in _rounded_inputs(graph, node):
+            source = graph[node.inputs[index]]
+            params = plan.params(graph, source, "onnx")
+            inputs[index] = _shared(done, source.name, inputs[index], params)
+        return call_layer(layer, inputs)
+
+    return call
+
+
+def _rounded_inputs(graph: Graph, node: Node) -> tuple[int, ...]:
+    """Which inputs TensorRT wants rounded; of an addition all but the convolution it is fused with."""
+    if node.kind in WEIGHTED or node.kind in ("AveragePooling2D", "GlobalAveragePooling2D"):
+        return (0,)
+    if node.kind == "Add":
+        fused = [i for i, name in enumerate(node.inputs) if _fusable(graph, name)][:1]
+        return tuple(i for i in range(len(node.inputs)) if i not in fused)
+    return ()
+
+
+def _fusable(graph: Graph, name: str) -> bool:
+    node = graph[name]
+    linear = node.kind in WEIGHTED and node.config["activation"] == "linear"
+    return linear and graph.only_consumer(name) is not None
+
+
+def _shared(
+    done: dict[str, KerasTensor], name: str, tensor: KerasTensor, params: TensorParams
+) -> KerasTensor:
+    """Round a tensor once, however many layers read it."""
+    if name not in done:
+        done[name] = _round_layer()(params, name=f"{name}_round")(tensor)
+    return done[name]
+
+
+@cache
+def _round_layer() -> Any:
+    """The rounding layer's class. Made on first use, since defining it needs Keras."""
+    import keras
+    import tensorflow as tf
+
+    fake_quant = tf.quantization.fake_quant_with_min_max_args
+
+    class Round(keras.layers.Layer):  # type: ignore[misc]
+        def __init__(self, params: TensorParams, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.params = params
+
+        def call(self, inputs: Any) -> Any:
+            low, high = self.params.limits
+            return fake_quant(inputs, low, high, num_bits=8)
+
+    return Round

@@ -1,0 +1,53 @@
+"""Every error that Sightline raises on purpose, and the exit code it ends the command with.
+
+    SightlineError               exit code 2
+    ├── InputError               2  the call or the input was wrong
+    │   ├── SourceError          2  a camera, video or image that is missing or cannot be decoded
+    │   ├── BundleError          2  a bundle that is incomplete, unreadable or of a newer schema
+    │   └── MissingPackageError  2  an optional package is absent; the message names the extra
+    └── CheckFailed              1  a check said no: accuracy, latency budget
+        └── BundleChanged        1  a file of a bundle no longer has the hash in its manifest
+
+A message says what was expected, what was found, the likely cause and the fix.
+"""
+
+from __future__ import annotations
+
+
+class SightlineError(Exception):
+    """Base of all errors a user may meet; the command prints its text, without a traceback."""
+
+    exit_code = 2
+
+
+class InputError(SightlineError):
+    """The call or the input was wrong."""
+
+
+class SourceError(InputError):
+    """A source of frames is missing, empty or cannot be decoded."""
+
+
+class BundleError(InputError):
+    """A bundle is incomplete, unreadable or written by a newer Sightline."""
+
+
+class MissingPackageError(InputError):
+    """A package is not installed; `extra` is the extra that brings it, empty for the base install."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        target = f"'sightline[{extra}]'" if extra else package
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. "
+            f"Install it with: pip install {target}"
+        )
+
+
+class CheckFailed(SightlineError):
+    """A check that was asked for did not pass."""
+
+    exit_code = 1
+
+
+class BundleChanged(CheckFailed):
+    """A file of a bundle does not have the SHA-256 that its manifest states."""

@@ -1,0 +1,108 @@
+"""Files that are written whole or not at all.
+
+Everything goes to a temporary sibling first, is flushed to the disk and then renamed, so that a
+reader, a kill or a power cut sees either the old content or the new, never a part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edge.errors import InputError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is gone.
+
+    The temporary name keeps the suffix, because writers choose their format by it.
+    """
+    path = Path(path)
+    temporary = _temporary_sibling(path)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it takes the place of `path`.
+
+    Two renames are needed where `path` exists already; should a kill fall between them, the old
+    content stands beside it with the suffix `.old` and the next write removes it.
+    """
+    path = Path(path)
+    temporary = _temporary_sibling(path, folder=True)
+    try:
+        yield temporary
+        for written in temporary.rglob("*"):
+            if written.is_file():
+                _sync(written)
+        os.chmod(temporary, 0o777 & ~_umask())
+        _replace_folder(temporary, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _temporary_sibling(path: Path, folder: bool = False) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if folder:
+            return Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        return Path(name)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {path}: {error.strerror}. Choose a folder that you may write to."
+        ) from error
+
+
+def _replace_folder(new: Path, path: Path) -> None:
+    old = path.with_name(f".{path.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if path.exists():
+        os.rename(path, old)
+    os.rename(new, path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

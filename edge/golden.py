@@ -1,0 +1,74 @@
+"""Golden vectors: does this runner, on this machine, compute what was proven at export?"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.bundle import Bundle, Golden, Precision
+from edge.errors import BundleError, CheckFailed
+from edge.runners import ARTEFACT_OF, open_runner
+
+
+@dataclass(frozen=True)
+class GoldenResult:
+    """The largest difference of any output, in int8 output steps, and on how many inputs it was looked for."""
+
+    largest_steps: float
+    inputs: int
+
+
+def check(bundle: Bundle, backend: str, precision: Precision, threads: int = 1) -> GoldenResult:
+    """Run the golden inputs through a backend and compare.
+
+    Raises:
+        CheckFailed: an output differs by more than the tolerance, or another class wins by more
+            than the margin. BundleError: the file holds no vectors for this artefact.
+    """
+    golden = bundle.manifest.golden
+    vectors = _read(bundle)
+    runner = open_runner(bundle, backend, precision, threads)
+    largest = 0.0
+    try:
+        for index, pixels in enumerate(vectors["inputs"]):
+            for head, found in runner.infer(pixels[None]).items():
+                expected = _expected(vectors, f"{ARTEFACT_OF[backend]}.{precision}.{head}", bundle)[index]
+                largest = max(
+                    largest, _difference(golden, head, expected, found[0], f"{backend} {precision}")
+                )
+    finally:
+        runner.close()
+    return GoldenResult(largest, len(vectors["inputs"]))
+
+
+def _read(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
+    content = bundle.content(bundle.manifest.golden)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def _expected(vectors: dict[str, NDArray[np.generic]], key: str, bundle: Bundle) -> NDArray[np.generic]:
+    if key not in vectors:
+        raise BundleError(f"{bundle.folder} has no golden vectors for {key}. Export the bundle anew.")
+    return vectors[key]
+
+
+def _difference(
+    golden: Golden, head: str, expected: NDArray[np.generic], found: NDArray[np.float32], who: str
+) -> float:
+    """The largest difference in steps, after both checks."""
+    step = golden.step[head]
+    wanted = expected.astype(np.float64)
+    steps = float(np.abs(wanted - found).max() / step)
+    if not steps <= golden.tolerance_steps:
+        raise CheckFailed(
+            f"Golden vectors: {who} differs by {steps:.1f} output steps from what was exported; "
+            f"up to {golden.tolerance_steps:g} are allowed. The runtime computes something else: do not use it."
+        )
+    second, first = np.sort(wanted.ravel())[-2:]
+    if (first - second) / step > golden.margin_steps and found.argmax() != wanted.argmax():
+        raise CheckFailed(f"Golden vectors: {who} names another class than was exported. Do not use it.")
+    return steps

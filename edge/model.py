@@ -1,0 +1,66 @@
+"""A bundle brought to life: one runner and the task that reads its heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge.bundle import Bundle, Manifest, Precision
+from edge.pixels import Image, fit
+from edge.protocols import Heads, Runner, Task
+from edge.results import Result
+from edge.runners import choose, open_runner
+from edge.tables import TASKS, resolve
+
+
+@dataclass
+class Model:
+    """What a pipeline needs of a model: picture in, result out, in three steps that are timed apart.
+
+    Attributes:
+        manifest: of its bundle.
+        backend: `tflite`, `onnx` or `tensorrt`; precision: `fp32`, `fp16` or `int8`.
+    """
+
+    manifest: Manifest
+    backend: str
+    precision: Precision
+    _runner: Runner
+    _task: Task
+
+    @classmethod
+    def open(cls, bundle: Bundle, backend: str = "auto", precision: str = "auto", threads: int = 1) -> Model:
+        """Load a bundle; `auto` takes what `edge.runners.choose` finds best here.
+
+        Raises:
+            InputError: the bundle holds no such artefact, or the backend is unknown or absent.
+            BundleChanged: a file's hash is not the manifest's.
+        """
+        name, chosen = choose(bundle, backend, precision)
+        task: Task = resolve(TASKS[bundle.manifest.task])(bundle.manifest)
+        return cls(bundle.manifest, name, chosen, open_runner(bundle, name, chosen, threads), task)
+
+    @property
+    def name(self) -> str:
+        """The bundle's name."""
+        return self.manifest.name
+
+    def prepare(self, picture: Image) -> Image:
+        """uint8 (H, W, 3) RGB of any size to the model's uint8 (1, height, width, 3)."""
+        spec = self.manifest.input
+        return fit(picture, spec.height, spec.width, spec.resize)[None]
+
+    def infer(self, pixels: Image) -> Heads:
+        """The raw heads of `prepare`'s output."""
+        return self._runner.infer(pixels)
+
+    def decode(self, heads: Heads, picture: Image) -> Result:
+        """The typed result."""
+        return self._task.decode(heads, picture)
+
+    def predict(self, picture: Image) -> Result:
+        """All three steps: uint8 (H, W, 3) RGB to the result."""
+        return self.decode(self.infer(self.prepare(picture)), picture)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self._runner.close()

@@ -1,0 +1,63 @@
+"""`sightline predict`: results for every picture of a source, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import track
+
+from edge.bundle import Bundle
+from edge.errors import SourceError
+from edge.files import whole_file
+from edge.frame import Frame
+from edge.model import Model
+from edge.protocols import Source
+from edge.sources import open_source
+
+
+@click.command()
+@click.argument("bundle")
+@click.argument("source")
+@click.option("--backend", default="auto", show_default=True, help="tflite, onnx or tensorrt.")
+@click.option("--precision", default="auto", show_default=True, help="fp32, fp16 or int8.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option("--jsonl", type=click.Path(path_type=Path), required=True, help="The file to write.")
+def predict(bundle: str, source: str, backend: str, precision: str, threads: int, jsonl: Path) -> None:
+    """Run BUNDLE on every picture of SOURCE (images, a video, demo://) and write --jsonl FILE.
+
+    A line is {"image": NAME, "scores": [p0, p1, ...]}. The file appears whole, or not at all.
+    """
+    console = Console(stderr=True)
+    with closing(Model.open(Bundle.open(bundle), backend, precision, threads)) as model:
+        frames = open_source(source)
+        info = frames.open()
+        with closing(frames), whole_file(jsonl) as temporary:
+            lines = track(_results(model, frames), "predicting", total=info.frames, console=console)
+            count = _write(lines, temporary)
+            if count == 0:
+                raise SourceError(f"{source} holds no picture that can be decoded; nothing was written.")
+        console.print(
+            f"{count} pictures, {model.name} {model.backend} {model.precision}: {jsonl}", highlight=False
+        )
+
+
+def _results(model: Model, source: Source) -> Iterator[dict[str, Any]]:
+    frame = Frame()
+    while source.read(frame):
+        name = frame.name or f"frame {frame.index}"
+        yield {"image": name, **model.predict(frame.pixels).as_json()}
+
+
+def _write(results: Iterable[dict[str, Any]], path: Path) -> int:
+    count = 0
+    with open(path, "w", encoding="utf-8") as stream:
+        for result in results:
+            stream.write(json.dumps(result) + "\n")
+            count += 1
+    return count

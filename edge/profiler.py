@@ -1,0 +1,267 @@
+"""Where the time of a frame goes: percentiles by stage, and what streaming costs over its parts."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge.files import write_text
+from edge.frame import STAGES, Frame
+from edge.machine import this_machine
+from edge.protocols import Source, SourceInfo
+from edge.results import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edge.model import Model
+
+SCHEMA_VERSION = 1
+WINDOW = 36_000
+"""The most recent frames that are kept, 20 minutes at 30 frames a second."""
+
+WARM_UP_S = 0.2
+"""Before the first inference is timed. OpenBLAS's threads spin for 50 ms after they start."""
+
+PACKAGES = ("sightline", "numpy", "opencv-python-headless", "av", "ai-edge-litert", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The distribution of a duration, in milliseconds."""
+
+    p50: float
+    p95: float
+    p99: float
+    mean: float
+    max: float
+
+    @classmethod
+    def of(cls, values_ms: Sequence[float]) -> Spread:
+        """Of at least one value; percentiles interpolate linearly between neighbours."""
+        values = np.asarray(values_ms)
+        p50, p95, p99 = np.percentile(values, [50, 95, 99])
+        return cls(*(round(float(v), 4) for v in (p50, p95, p99, values.mean(), values.max())))
+
+
+class StageRecorder:
+    """A sink that keeps each frame's stage durations and age, and writes their spreads as JSON.
+
+    As the last of the sinks it sees what the others cost, in the stage `publish`.
+
+    Args:
+        path: of the JSON file written by `close`; None for none.
+        settings: what was run (source, model, backend ...), stored in the file.
+    """
+
+    def __init__(self, path: Path | None = None, settings: Mapping[str, Any] | None = None) -> None:
+        self._path = path
+        self._settings = dict(settings or {})
+        self._rows: deque[tuple[float, ...]] = deque(maxlen=WINDOW)
+        self._clock = "file"
+
+    def open(self, source: SourceInfo) -> None:
+        """Start anew."""
+        self._rows.clear()
+        self._clock = source.capture_clock
+
+    def write(self, frame: Frame, result: Result) -> None:
+        """Keep the frame's durations; `result` is not looked at."""
+        self._rows.append((*frame.stamps.stages_ms().values(), frame.stamps.age_ms))
+
+    def close(self) -> None:
+        """Write the file, if there is one to write and anything to say."""
+        if self._path is not None and self._rows:
+            write_report(self._path, self.report())
+
+    @property
+    def n(self) -> int:
+        """Frames kept."""
+        return len(self._rows)
+
+    def spreads(self) -> dict[str, Spread]:
+        """By stage, in order, with `age` last; empty before the first frame."""
+        columns = zip(*self._rows, strict=True)
+        return {name: Spread.of(column) for name, column in zip((*STAGES, "age"), columns, strict=False)}
+
+    def report(self) -> dict[str, Any]:
+        """The content of the JSON file: machine, versions, settings, and milliseconds by stage."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "machine": asdict(this_machine()),
+            "versions": versions(),
+            "settings": self._settings,
+            "capture_clock": self._clock,
+            "n": self.n,
+            "stages_ms": {name: asdict(spread) for name, spread in self.spreads().items()},
+        }
+
+
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Write a report as JSON, whole or not at all."""
+    write_text(path, json.dumps(report, indent=2) + "\n")
+
+
+def stage_table(spreads: Mapping[str, Spread], n: int) -> Table:
+    """The spreads as a table for people, milliseconds."""
+    from rich.table import Table
+
+    table = Table(title=f"Latency by stage, ms ({n} frames)", title_justify="left")
+    table.add_column("stage")
+    for name in Spread.__dataclass_fields__:
+        table.add_column(name, justify="right")
+    for stage, spread in spreads.items():
+        if stage == "age":
+            table.add_section()
+        table.add_row(stage, *(f"{value:.2f}" for value in asdict(spread).values()))
+    return table
+
+
+def streaming_table(cost: StreamingCost) -> Table:
+    """What streaming costs over its parts, for people."""
+    from rich.table import Table
+
+    alone = cost.alone
+    table = Table(title=f"Streaming against its parts ({alone.n} frames)", title_justify="left")
+    for name in ("", "wall ms", "cpu ms"):
+        table.add_column(name, justify="right" if name else "left")
+    table.add_row("decode alone", f"{alone.decode_ms:.2f}", f"{alone.decode_cpu_ms:.2f}")
+    table.add_row("infer alone", f"{alone.infer_ms:.2f}", f"{alone.infer_cpu_ms:.2f}")
+    table.add_section()
+    table.add_row(
+        f"bound on {alone.cores} cores", f"{1e3 / alone.bound_fps:.2f}", f"{alone.bound_fps:.0f} fps"
+    )
+    table.add_row("streamed", f"{1e3 / cost.fps:.2f}", f"{cost.fps:.0f} fps")
+    table.add_row("ratio", f"{cost.ratio:.2f}", "")
+    return table
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The two halves of a stream, each timed by itself: one after the other, on one thread.
+
+    Attributes:
+        n: frames measured.
+        decode_ms, infer_ms: wall time of a frame; decoding includes the conversion to RGB,
+            inference includes resizing before and decoding the result after.
+        decode_cpu_ms, infer_cpu_ms: processor time of a frame, over all threads.
+        cores: that this process may use.
+    """
+
+    n: int
+    decode_ms: float
+    infer_ms: float
+    decode_cpu_ms: float
+    infer_cpu_ms: float
+    cores: int
+
+    @property
+    def bound_fps(self) -> float:
+        """No two-thread stream can be faster: min(1/t_decode, 1/t_infer, cores/(cpu_decode + cpu_infer))."""
+        by_cpu = self.cores / (self.decode_cpu_ms + self.infer_cpu_ms)
+        return 1e3 * min(1 / self.decode_ms, 1 / self.infer_ms, by_cpu)
+
+
+@dataclass(frozen=True)
+class StreamingCost:
+    """What a stream reaches of what its halves allow. 1.0 is the most that two threads can do."""
+
+    alone: Alone
+    fps: float
+
+    @property
+    def ratio(self) -> float:
+        """Frames a second over `alone.bound_fps`."""
+        return self.fps / self.alone.bound_fps
+
+    def as_json(self) -> dict[str, Any]:
+        """All figures, for the report."""
+        figures = {
+            **asdict(self.alone),
+            "bound_fps": self.alone.bound_fps,
+            "fps": self.fps,
+            "ratio": self.ratio,
+        }
+        return {name: round(value, 4) for name, value in figures.items()}
+
+
+class _Stopwatch:
+    """Adds up wall and processor time of the pieces put into `with`."""
+
+    def __init__(self) -> None:
+        self.wall_s = self.cpu_s = 0.0
+
+    def __enter__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *error: object) -> None:
+        self.wall_s += time.perf_counter() - self._wall
+        self.cpu_s += time.process_time() - self._cpu
+
+
+def measure_alone(source: Source, model: Model, frames: int, warm_up_s: float = WARM_UP_S) -> Alone:
+    """Time decoding and inference of the first `frames` frames without any overlap.
+
+    Raises:
+        SourceError: the source cannot be read.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+    decode, infer, frame = _Stopwatch(), _Stopwatch(), Frame()
+    try:
+        source.open()
+        n = 0
+        while n < frames and _timed_read(decode, source, frame):
+            if n == 0:
+                _warm_up(model, frame, warm_up_s)
+            with infer:
+                _infer(model, frame)
+            n += 1
+    finally:
+        source.close()
+    per_frame = 1e3 / n
+    return Alone(
+        n=n,
+        decode_ms=decode.wall_s * per_frame,
+        infer_ms=infer.wall_s * per_frame,
+        decode_cpu_ms=decode.cpu_s * per_frame,
+        infer_cpu_ms=infer.cpu_s * per_frame,
+        cores=this_machine().cores,
+    )
+
+
+def _warm_up(model: Model, frame: Frame, seconds: float) -> None:
+    """Infer until caches are warm, clocks are up and the libraries' own threads have gone to sleep."""
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        _infer(model, frame)
+
+
+def _infer(model: Model, frame: Frame) -> None:
+    model.decode(model.infer(model.prepare(frame.pixels)), frame.pixels)
+
+
+def _timed_read(watch: _Stopwatch, source: Source, frame: Frame) -> bool:
+    with watch:
+        return source.read(frame)
+
+
+def versions() -> dict[str, str]:
+    """Python's version, and those of the packages that do the work, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

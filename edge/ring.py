@@ -1,0 +1,155 @@
+"""The ring between a camera and a model: a few frames, allocated once, passed from hand to hand.
+
+One producer fills, one consumer reads. In latest-wins mode the producer never waits, and a consumer
+that is slow gets the newest frame; in lossless mode the producer waits and every frame arrives.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+from edge.frame import Frame, Stamps
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Where the frames are; `captured == processed + dropped + in_flight`, always.
+
+    Attributes:
+        captured: frames that the producer has published.
+        processed: frames that the consumer has finished.
+        dropped: frames that gave way to a newer one, or that were left when the ring closed.
+        in_flight: frames that wait in the ring or are in the consumer's hands.
+    """
+
+    captured: int = 0
+    processed: int = 0
+    dropped: int = 0
+    in_flight: int = 0
+
+
+class Ring:
+    """A latest-wins or lossless hand-over between one producer thread and one consumer thread.
+
+    The producer calls `acquire`, fills the frame and calls `publish`, and at the end `finish`. The
+    consumer calls `take` and `release`. Either may call `close` at any time. Each side holds one
+    frame at a time.
+
+    Args:
+        slots: frames in the ring, at least 3: one being filled, one ready, one in the consumer's hands.
+        lossless: the producer waits for a free slot instead of replacing the frame that is ready.
+    """
+
+    def __init__(self, slots: int = 4, lossless: bool = False) -> None:
+        if slots < 3:
+            raise ValueError(f"a ring needs at least 3 slots, not {slots}")
+        self._lossless = lossless
+        self._free = deque(Frame() for _ in range(slots))
+        self._ready: deque[Frame] = deque()
+        self._filling: Frame | None = None
+        self._taken: Frame | None = None
+        self._captured = self._processed = self._dropped = 0
+        self._finished = False
+        self._closed = False
+        self._error: BaseException | None = None
+        lock = threading.Lock()
+        self._has_free = threading.Condition(lock)
+        self._has_ready = threading.Condition(lock)
+        self._lock = lock
+        self._closing = threading.Event()
+
+    def acquire(self) -> Frame | None:
+        """A frame to fill, its stamps cleared; None once the ring is closed. Waits when lossless."""
+        with self._lock:
+            while not self._free and not self._closed:
+                self._has_free.wait()
+            if self._closed:
+                return None
+            self._filling = self._free.popleft()
+        self._filling.stamps = Stamps()
+        return self._filling
+
+    def publish(self) -> None:
+        """Hand over the frame that was acquired; in latest-wins mode it replaces those that wait."""
+        with self._lock:
+            frame, self._filling = self._filling, None
+            assert frame is not None, "publish follows acquire"
+            self._captured += 1
+            if not self._lossless or self._closed:
+                self._drop_ready()
+            if self._closed:
+                self._drop(frame)
+            else:
+                self._ready.append(frame)
+            self._has_ready.notify()
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """End the stream; `error` is raised by `take` after the frames that are ready were taken."""
+        with self._lock:
+            self._finished = True
+            self._error = error
+            self._has_ready.notify()
+
+    def take(self, timeout_s: float) -> Frame | None:
+        """The oldest ready frame; None when there is none within `timeout_s`, or at the end.
+
+        Raises whatever the producer gave to `finish`, once.
+        """
+        with self._lock:
+            assert self._taken is None, "release comes before the next take"
+            if not self._ready and not self._finished and not self._closed:
+                self._has_ready.wait(timeout_s)
+            if self._ready:
+                self._taken = self._ready.popleft()
+                return self._taken
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return None
+
+    def release(self, processed: bool = True) -> None:
+        """Give the taken frame back: as processed, or as dropped when the work on it failed."""
+        with self._lock:
+            frame, self._taken = self._taken, None
+            assert frame is not None, "release follows take"
+            if processed:
+                self._processed += 1
+                self._free.append(frame)
+            else:
+                self._drop(frame)
+            self._has_free.notify()
+
+    def close(self) -> None:
+        """Stop both sides; frames that wait are dropped. Harmless when called twice."""
+        with self._lock:
+            self._closed = True
+            self._drop_ready()
+            self._has_free.notify()
+            self._has_ready.notify()
+        self._closing.set()
+
+    def wait_closed(self, timeout_s: float) -> bool:
+        """Sleep for `timeout_s` seconds, or until the ring is closed, which returns True."""
+        return self._closing.wait(timeout_s)
+
+    @property
+    def ended(self) -> bool:
+        """No frame will come any more: finished and emptied without an error left, or closed."""
+        with self._lock:
+            return self._closed or (self._finished and not self._ready and self._error is None)
+
+    def counts(self) -> Counts:
+        """A snapshot, consistent in itself."""
+        with self._lock:
+            in_flight = len(self._ready) + (self._taken is not None)
+            return Counts(self._captured, self._processed, self._dropped, in_flight)
+
+    def _drop_ready(self) -> None:
+        while self._ready:
+            self._drop(self._ready.popleft())
+
+    def _drop(self, frame: Frame) -> None:
+        self._dropped += 1
+        self._free.append(frame)

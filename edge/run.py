@@ -1,0 +1,139 @@
+"""`sightline run`: stream a source through a model."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edge.bundle import Bundle
+from edge.config import StreamSettings
+from edge.model import Model
+from edge.pipeline import Limits, Pipeline, Summary
+from edge.profiler import StageRecorder, stage_table
+from edge.protocols import Sink
+from edge.sinks.jsonl import JsonlSink
+from edge.sinks.terminal import TerminalSink
+from edge.sinks.video import VideoSink
+from edge.sources import open_source
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("config", required=False, type=FILE)
+@click.option("--source", help="demo://, a video file, an image, a folder or a glob of images.")
+@click.option("--model", help="A bundle's folder, or the name of a shipped one.")
+@click.option("--seconds", type=float, help="Stop after so many seconds.")
+@click.option("--frames", type=int, help="Stop after so many results.")
+@click.option("--lossless", is_flag=True, default=None, help="Every frame, in order, as fast as it goes.")
+@click.option("--backend", help="tflite, onnx, tensorrt or auto.")
+@click.option("--precision", help="fp32, fp16, int8 or auto.")
+@click.option("--threads", type=int, help="Threads of the model.")
+@click.option("--jsonl", type=FILE, help="Write the results here, one JSON object a line.")
+@click.option("--video", type=FILE, help="Write the annotated stream here (.mp4).")
+@click.option("--latency", type=FILE, help="Write the latency by stage here (JSON).")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def run(
+    config: Path | None,
+    jsonl: Path | None,
+    video: Path | None,
+    latency: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Stream a source through a model; results to the terminal and to files.
+
+    Settings come from CONFIG (TOML) where it is given; options override them. Without any, the demo
+    source goes through the shipped model. Ctrl-C and SIGTERM end the stream; its files are complete.
+    """
+    sinks = {"jsonl": jsonl, "video": video, "latency": latency, "terminal": False if quiet else None}
+    settings = (StreamSettings.read(config) if config else StreamSettings()).changed(sinks, **options)
+    stream(settings, quiet)
+
+
+def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
+    """Run one stream as the settings say; prints the summary and the latency table unless quiet.
+
+    Raises:
+        SightlineError: whatever the bundle, the source or a sink finds wrong. The files hold the
+            results up to then.
+    """
+    bundle = Bundle.open(settings.model)
+    source = open_source(settings.source, settings.decode_threads)
+    with closing(Model.open(bundle, settings.backend, settings.precision, settings.threads)) as model:
+        recorder = StageRecorder(settings.sinks.latency, described(settings, model))
+        sinks = [*_sinks(settings, model), recorder]
+        limits = Limits(settings.seconds, settings.frames)
+        pipeline = Pipeline(source, model, sinks, limits, settings.lossless)
+        try:
+            with ended_by_signals(pipeline.stop):
+                summary = pipeline.run()
+        finally:
+            if recorder.n and not quiet:
+                _print_latency(recorder)
+    if not quiet:
+        click.echo(_in_words(summary, sinks))
+    return summary
+
+
+def described(settings: StreamSettings, model: Model) -> dict[str, Any]:
+    """What was run, with the backend and precision that were chosen; for the reports."""
+    chosen = {"model": model.name, "backend": model.backend, "precision": model.precision}
+    return settings.model_dump(mode="json", exclude={"sinks"}) | chosen
+
+
+@contextmanager
+def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM call `stop`; a second one acts as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, _: object) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        stop()
+
+    for number in before:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sinks(settings: StreamSettings, model: Model) -> list[Sink]:
+    """The sinks that are asked for, but the recorder."""
+    wanted, title = settings.sinks, f"{model.name}  {model.backend} {model.precision}"
+    sinks: list[Sink] = []
+    if wanted.terminal:
+        sinks.append(TerminalSink(title))
+    if wanted.jsonl:
+        sinks.append(JsonlSink(wanted.jsonl, model.name))
+    if wanted.video:
+        sinks.append(VideoSink(wanted.video, title, settings.lossless))
+    return sinks
+
+
+def _print_latency(recorder: StageRecorder) -> None:
+    from rich.console import Console
+
+    Console().print(stage_table(recorder.spreads(), recorder.n))
+
+
+def _in_words(summary: Summary, sinks: list[Sink]) -> str:
+    counts = summary.counts
+    left_out = sum(sink.left_out for sink in sinks if isinstance(sink, VideoSink))
+    return (
+        f"{counts.processed} of {counts.captured} frames in {summary.seconds:.1f} s, "
+        f"{summary.fps:.1f} a second, {counts.dropped} dropped"
+        + (f", {left_out} more left out of the video (the encoder was slower)" if left_out else "")
+        + f". Age counts from: {summary.source.capture_clock}."
+    )

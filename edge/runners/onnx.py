@@ -1,0 +1,43 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+from edge.bundle import Bundle, Precision
+from edge.errors import InputError, MissingPackageError
+from edge.pixels import Image
+from edge.protocols import Heads
+
+_ERRORS_ONLY = 3
+
+
+class OnnxRunner:
+    """One `.onnx` artefact, loaded from verified bytes; its input is the camera's uint8 pixels."""
+
+    def __init__(self, bundle: Bundle, precision: Precision, threads: int = 1) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingPackageError("onnxruntime", "onnx", "The backend onnx") from error
+        content = bundle.content(bundle.artefact("onnx", precision))
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        # Spinning workers would take the processor from the decoder between two frames.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no base class but Exception
+            raise InputError(
+                f"{bundle.folder}: ONNX Runtime cannot load the {precision} artefact: {error}"
+            ) from error
+        self._input = self._session.get_inputs()[0].name
+        self._names = [output.name for output in bundle.manifest.outputs]
+
+    def infer(self, pixels: Image) -> Heads:
+        """uint8 (1, H, W, 3) RGB in; float32 heads out, fresh arrays."""
+        return dict(zip(self._names, self._session.run(self._names, {self._input: pixels}), strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None

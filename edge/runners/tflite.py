@@ -1,0 +1,68 @@
+"""TFLite on the CPU, through LiteRT or, where the device has only that, tflite_runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge.bundle import Bundle, Precision
+from edge.errors import InputError, MissingPackageError
+from edge.native import stderr_held_back
+from edge.pixels import Image, normalise
+from edge.protocols import Heads
+
+
+class TfliteRunner:
+    """One `.tflite` artefact, loaded from verified bytes; its input buffer is written in place."""
+
+    def __init__(self, bundle: Bundle, precision: Precision, threads: int = 1) -> None:
+        content = bundle.content(bundle.artefact("tflite", precision))
+        try:
+            with stderr_held_back():
+                self._interpreter = _interpreter_class()(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{bundle.folder}: LiteRT cannot load the {precision} artefact: {error}"
+            ) from error
+        self._input = self._interpreter.get_input_details()[0]
+        names = [output.name for output in bundle.manifest.outputs]
+        self._outputs = dict(zip(names, self._interpreter.get_output_details(), strict=True))
+
+    def infer(self, pixels: Image) -> Heads:
+        """uint8 (1, H, W, 3) RGB in; float32 heads out, fresh arrays."""
+        self._write(pixels)
+        self._interpreter.invoke()
+        return {name: self._read(detail) for name, detail in self._outputs.items()}
+
+    def close(self) -> None:
+        """Free the interpreter."""
+        self._interpreter = None
+
+    def _write(self, pixels: Image) -> None:
+        # The view into the interpreter's memory must not outlive this call: invoke() refuses then.
+        buffer = self._interpreter.tensor(self._input["index"])()
+        if self._input["dtype"] == np.int8:
+            # Scale 1/128 and zero point 0: (x - 128) as int8 is x with its top bit flipped.
+            np.bitwise_xor(pixels, 0x80, out=buffer.view(np.uint8))
+        else:
+            normalise(pixels, out=buffer)
+
+    def _read(self, detail: dict[str, Any]) -> Any:
+        values = self._interpreter.get_tensor(detail["index"])
+        scale, zero_point = detail["quantization"]
+        if scale == 0.0:
+            return values.astype(np.float32, copy=False)
+        return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _interpreter_class() -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError as error:
+            raise MissingPackageError("ai-edge-litert", "", "The backend tflite") from error
+    return Interpreter

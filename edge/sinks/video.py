@@ -1,0 +1,170 @@
+"""The stream as an H.264 file with the results drawn in."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge.errors import InputError
+from edge.frame import Frame
+from edge.pixels import Image, fit
+from edge.protocols import SourceInfo
+from edge.results import Result
+from edge.sinks.overlay import draw
+from edge.sinks.pending import PendingFile
+
+if TYPE_CHECKING:
+    import av
+
+SUFFIXES = (".mp4", ".mkv", ".mov")
+
+STILLS_FPS = Fraction(2)
+"""For pictures, which have no rate of their own: half a second each."""
+
+OPTIONS = {"preset": "veryfast", "crf": "21"}
+ITU709 = 1
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """One frame on its way to the encoder, with its own copy of the pixels."""
+
+    pixels: Image
+    index: int
+    result: Result
+    age_ms: float
+
+
+class VideoSink:
+    """Draws and encodes in its own thread; frames keep their place in time, dropped ones leave a gap.
+
+    Args:
+        path: the file, `.mp4`, `.mkv` or `.mov`.
+        title: shown on the picture, the model's name for example.
+        lossless: wait for the encoder instead of leaving out frames when it is slow; pictures
+            without a frame rate always wait.
+        backlog: frames that may wait for the encoder.
+
+    Attributes:
+        left_out: frames that the encoder was too slow for.
+    """
+
+    def __init__(self, path: Path, title: str = "", lossless: bool = False, backlog: int = 4) -> None:
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"'{path}' must end in {', '.join(SUFFIXES)}: the format is chosen by it.")
+        self._path = path
+        self._title = title
+        self._lossless = lossless
+        self._queue: queue.Queue[_Shot | None] = queue.Queue(backlog)
+        self._spare: deque[Image] = deque(maxlen=backlog + 2)
+        self._worker: threading.Thread | None = None
+        self._failure: BaseException | None = None
+        self._told = False  # whether `write` has raised the failure already
+        self._encoded = 0
+        self.left_out = 0
+
+    def open(self, source: SourceInfo) -> None:
+        """Start the encoder's thread; raises InputError where the folder cannot be written."""
+        self._pending = PendingFile(self._path)
+        self._failure, self._told, self._encoded, self.left_out = None, False, 0, 0
+        self._waits = self._lossless or not source.fps
+        rate = Fraction(source.fps).limit_denominator(1001) if source.fps else STILLS_FPS
+        self._worker = threading.Thread(target=self._work, args=(rate,), name="encode", daemon=True)
+        self._worker.start()
+
+    def write(self, frame: Frame, result: Result) -> None:
+        """Queue a copy of the frame, or leave it out when the encoder is behind, unless lossless.
+
+        Raises InputError when the encoder or the disk has failed.
+        """
+        if self._failure is not None:
+            self._told = True
+            raise self._refused(self._failure)
+        if self._queue.full() and not self._waits:
+            self.left_out += 1
+            return
+        self._queue.put(_Shot(self._copy(frame.pixels), frame.index, result, frame.stamps.age_ms))
+
+    def close(self) -> None:
+        """Encode what waits and put the file in its place; none without frames or after a failure."""
+        if self._worker is None:
+            return
+        self._queue.put(None)
+        self._worker.join()
+        self._worker = None
+        if self._encoded and self._failure is None:
+            self._pending.keep()
+            return
+        self._pending.discard()
+        if self._failure is not None and not self._told:
+            raise self._refused(self._failure)
+
+    def _copy(self, pixels: Image) -> Image:
+        """A copy in a buffer that the encoder has given back, if it fits."""
+        buffer = self._spare.popleft() if self._spare else None
+        if buffer is None or buffer.shape != pixels.shape:
+            buffer = np.empty_like(pixels)
+        np.copyto(buffer, pixels)
+        return buffer
+
+    def _refused(self, error: BaseException) -> InputError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return InputError(f"{self._path} cannot be written: {reason}. Free some space or choose another.")
+
+    def _work(self, rate: Fraction) -> None:
+        """The encoder's thread. After a failure it empties the queue, so that nobody waits for it."""
+        shots = iter(self._queue.get, None)
+        try:
+            self._encode(shots, rate)
+        except BaseException as error:
+            self._failure = error
+            deque(shots, maxlen=0)
+
+    def _encode(self, shots: Iterator[_Shot], rate: Fraction) -> None:
+        import av
+
+        first = next(shots, None)
+        if first is None:
+            return
+        height, width = _even(first.pixels)
+        with av.open(str(self._pending.path), "w") as container:
+            stream = container.add_stream("libx264", rate=rate, options=OPTIONS)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.codec_context.colorspace, stream.codec_context.color_range = ITU709, 1
+            for shot in _chain(first, shots):
+                container.mux(stream.encode(self._picture(shot, width, height, shot.index - first.index)))
+                self._encoded += 1
+            container.mux(stream.encode(None))
+
+    def _picture(self, shot: _Shot, width: int, height: int, at: int) -> av.VideoFrame:
+        """The drawn picture in the encoder's size and format, `at` frames after the first."""
+        import av
+
+        even_h, even_w = _even(shot.pixels)
+        pixels = fit(shot.pixels[:even_h, :even_w], height, width, "letterbox")
+        pixels = np.ascontiguousarray(pixels)
+        draw(pixels, shot.result, shot.age_ms, self._title)
+        picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        picture = picture.reformat(format="yuv420p", dst_colorspace=ITU709)
+        picture.pts = at
+        self._spare.append(shot.pixels)
+        return picture
+
+
+def _even(pixels: Image) -> tuple[int, int]:
+    """Height and width, rounded down to even numbers: the encoder halves the colours' size."""
+    height, width = pixels.shape[:2]
+    return max(2, height - height % 2), max(2, width - width % 2)
+
+
+def _chain(first: _Shot, rest: Iterator[_Shot]) -> Iterator[_Shot]:
+    yield first
+    yield from rest

@@ -1,0 +1,34 @@
+"""The literal registries of the edge: name -> import string, imported on use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+RUNNERS = {
+    "tflite": "edge.runners.tflite:TfliteRunner",
+    "onnx": "edge.runners.onnx:OnnxRunner",
+    "tensorrt": "edge.runners.tensorrt:TensorrtRunner",
+}
+
+TASKS = {
+    "classification": "edge.tasks.classification:ClassificationTask",
+}
+
+SOURCES = {
+    "demo": "edge.sources.demo:DemoSource",
+    "video": "edge.sources.video:VideoSource",
+    "images": "edge.sources.images:ImagesSource",
+}
+
+SINKS = {
+    "terminal": "edge.sinks.terminal:TerminalSink",
+    "jsonl": "edge.sinks.jsonl:JsonlSink",
+    "video": "edge.sinks.video:VideoSink",
+}
+
+
+def resolve(import_string: str) -> Any:
+    """The object that `module:name` names."""
+    module, _, name = import_string.partition(":")
+    return getattr(importlib.import_module(module), name)

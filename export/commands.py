@@ -1,0 +1,200 @@
+"""`sightline export`: a Keras model to a proven bundle."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from calibration.plan import DEFAULT_METHOD
+from edge.bundle import FORMATS, PRECISIONS, Bundle, InputSpec, Precision
+from edge.errors import CheckFailed, InputError
+from edge.files import sha256
+from edge.pixels import ResizeRule
+from export.interrupt import interrupt_noted
+from train.card import Card, card_path, read_card
+from train.data import LabelledImages, load, pick
+from train.weights import load_keras
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle's folder.")
+@click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/* or 'digits'.")
+@click.option("--max-drop", default=0.5, show_default=True, help="Largest loss of top-1, in points.")
+@click.option("--formats", default="tflite,onnx", show_default=True, help="Of tflite, onnx, tensorrt.")
+@click.option("--precisions", default="fp32,fp16,int8", show_default=True)
+@click.option("--ranges", default=DEFAULT_METHOD, show_default=True, help="minmax or percentile:P.")
+@click.option("--samples", default=512, show_default=True, help="Training images to calibrate on.")
+@click.option("--limit", type=click.IntRange(min=1), help="Prove on that many test images; all by default.")
+@click.option("--shipped", type=click.Path(path_type=Path), help="Also write a small bundle for devices.")
+def export(
+    model: Path,
+    out: Path,
+    data: str,
+    max_drop: float,
+    formats: str,
+    precisions: str,
+    ranges: str,
+    samples: int,
+    limit: int | None,
+    shipped: Path | None,
+) -> None:
+    """Calibrate MODEL (a .keras file), convert it, prove each file against it and pack a bundle.
+
+    Ends with 1 when an artefact loses more than --max-drop points of top-1 against Keras on the
+    same images; that artefact is left out of the bundle.
+    """
+    wanted_formats = _names(formats, (*FORMATS, "tensorrt"), "format")
+    wanted_precisions = _names(precisions, PRECISIONS, "precision")
+    if "tensorrt" in wanted_formats and "onnx" not in wanted_formats:
+        raise InputError("A TensorRT plan is built from the ONNX file: pass --formats onnx,tensorrt.")
+    _check_parent(out)
+    network = load_keras(model)
+    card = _card(model, network, data)
+    calibration, test = _images(data, card, samples, limit)
+
+    from export.pack import Job, export_bundle, ship
+
+    job = Job(
+        model=network,
+        model_sha256=sha256(model),
+        name=card.name,
+        labels=card.labels,
+        input=card.input,
+        calibration=calibration,
+        test=test,
+        method=ranges,
+        formats=tuple(f for f in FORMATS if f in wanted_formats),
+        precisions=tuple(p for p in PRECISIONS if p in wanted_precisions),
+        max_drop=max_drop,
+    )
+    console = Console()
+    with interrupt_noted() as stopped, _Progress(console, stopped) as progress:
+        bundle = export_bundle(job, out, progress.update)
+    _print_table(console, bundle)
+    _judge(bundle)
+    if shipped is not None:
+        console.print(f"Shipped bundle: {ship(bundle, shipped).folder}")
+    if "tensorrt" in wanted_formats:
+        _build_plans(bundle, job.precisions)
+
+
+def _names(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise InputError(f"Unknown {what} '{', '.join(unknown) or text}'; there are {', '.join(known)}.")
+    return names
+
+
+def _check_parent(out: Path) -> None:
+    """Find out before the work, not after it, that the bundle cannot be written."""
+    from edge.files import whole_folder
+
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; --out names the bundle's folder.")
+    try:
+        with whole_folder(out / ".probe" if out.is_dir() else out):
+            raise _Probed
+    except _Probed:
+        pass
+
+
+class _Probed(Exception):
+    """Leaves `whole_folder` without writing."""
+
+
+def _card(path: Path, network: Any, data: str) -> Card:
+    """The model's card; a user's own model without one is described by itself and its data."""
+    if card_path(path).exists():
+        return read_card(path)
+    shape = network.input_shape
+    if len(shape) != 4 or None in shape[1:] or shape[3] != 3:
+        raise InputError(f"{path} takes {shape}; expected (None, height, width, 3), RGB as (x - 128) / 128.")
+    labels = load(data, "test", shape[1], shape[2]).class_names
+    rule: ResizeRule = get_args(ResizeRule)[0]
+    return Card(name=path.stem, labels=labels, input=InputSpec(height=shape[1], width=shape[2], resize=rule))
+
+
+def _images(data: str, card: Card, samples: int, limit: int | None) -> tuple[LabelledImages, LabelledImages]:
+    size = (card.input.height, card.input.width, card.input.resize)
+    train, test = load(data, "train", *size), load(data, "test", *size)
+    if test.class_names != card.labels:
+        raise InputError(
+            f"{data} has the classes {', '.join(test.class_names)}; the model's are {', '.join(card.labels)}. "
+            "Pass the data it was trained for."
+        )
+    chosen = train.take(pick(train, samples), f", {min(samples, len(train))} by class")
+    return chosen, test if limit is None else test.take(pick(test, limit), f", {limit} by class")
+
+
+class _Progress:
+    """One bar a phase: calibrating, converting, proving. The place where Ctrl-C takes effect."""
+
+    def __init__(self, console: Console, stopped: threading.Event) -> None:
+        self._stopped = stopped
+        columns = (TextColumn("{task.description:<12}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+        self._bars = Progress(*columns, TimeRemainingColumn(), console=console)
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Progress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def update(self, what: str, done: int, total: int) -> None:
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], advance=done, total=total)
+
+
+def _print_table(console: Console, bundle: Bundle) -> None:
+    metrics = [artefact.metrics for artefact in bundle.manifest.artefacts if artefact.metrics]
+    title = f"{bundle.manifest.name} against Keras, {metrics[0].n if metrics else 0} images, top-1"
+    console.print(f"\n{title}", highlight=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
+    for column in ("artefact", "KiB", "%", "drop", "95 % interval", "same %", "max err", "mean err"):
+        table.add_column(column, justify="left" if column == "artefact" else "right", no_wrap=True)
+    for artefact in bundle.manifest.artefacts:
+        m = artefact.metrics
+        assert m is not None  # each artefact in an exported bundle was measured
+        table.add_row(
+            f"{artefact.format} {artefact.precision}",
+            f"{artefact.size_bytes / 1024:.1f}",
+            f"{m.value:.2f}",
+            f"{m.drop:+.2f}",
+            f"{m.drop_ci95[0]:+.2f} {m.drop_ci95[1]:+.2f}",
+            f"{m.agreement:.2f}",
+            f"{m.max_error:.1e}",
+            f"{m.mean_error:.1e}",
+        )
+    console.print(table)
+    console.print(f"Bundle: {bundle.folder}   Report: {bundle.folder / 'report.html'}", soft_wrap=True)
+
+
+def _judge(bundle: Bundle) -> None:
+    failed = [f"{a.format} {a.precision} {a.reason}" for a in bundle.manifest.absent]
+    if failed:
+        raise CheckFailed(f"{'; '.join(failed)}. See {bundle.folder / 'report.html'}.")
+
+
+def _build_plans(bundle: Bundle, precisions: tuple[Precision, ...]) -> None:
+    from edge.runners.plans import find_toolkit
+    from export.build import build_into
+    from export.tensorrt import device_to_build_for
+
+    toolkit = find_toolkit()
+    device = device_to_build_for(toolkit)
+    for precision in precisions:
+        path, _ = build_into(bundle, precision, toolkit, device)
+        click.echo(f"TensorRT plan: {path}")

@@ -1,0 +1,234 @@
+"""ONNX files: fp32, fp16 and int8 with Q/DQ pairs, all with the camera's uint8 NHWC pixels as input.
+
+The graph begins with Cast, Transpose and the normalisation, in this order: NVIDIA's parser takes
+uint8 only into a Cast. Batch 1 is fixed, opset 18, and 19 for int8: the first with float16 Q/DQ.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.fold import WEIGHTED
+from calibration.graph import Graph, Node
+from calibration.plan import Plan
+from calibration.quantize import rounded_kernel
+from calibration.simulate import simulate
+from edge.errors import InputError
+from edge.native import stderr_held_back
+
+OPSET = 18
+OPSET_INT8 = 19
+INPUT = "pixels"
+OUTPUT = "logits"
+_BODY_INPUT = "normalised"
+
+
+def fp32(model: Any) -> bytes:
+    """ONNX with float32 inside: uint8 (1, H, W, 3) in, float32 logits (1, classes) out.
+
+    Args:
+        model: a Keras model with batch 1, float32 (1, H, W, 3) in [-1, 127/128] to logits.
+    """
+    return _checked(_with_pixel_input(_converted(model)))
+
+
+def fp16(model: Any) -> bytes:
+    """The same with float16 inside; logits leave as float32."""
+    return _checked(_with_pixel_input(_in_float16(_converted(model))))
+
+
+def int8(graph: Graph, plan: Plan) -> bytes:
+    """Q/DQ pairs from the plan: symmetric int8, kernels by channel, what is left in float16."""
+    body = _converted(simulate(graph, plan, "onnx", batch=1), {_FAKE_QUANT: (_quantize_dequantize, [])})
+    _quantize_kernels(body.graph, graph, plan)
+    return _checked(_with_pixel_input(_in_float16(body)), OPSET_INT8)
+
+
+# -- Keras to ONNX --------------------------------------------------------------------------------
+
+
+_FAKE_QUANT = "FakeQuantWithMinMaxArgs"
+Handlers = dict[str, tuple[Callable[..., None], list[Any]]]
+
+
+def _converted(model: Any, handlers: Handlers | None = None) -> Any:
+    """tf2onnx's graph, NCHW throughout: float32 (1, 3, H, W) `normalised` to `logits`."""
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name=_BODY_INPUT)]
+    function = tf.function(lambda pixels: {OUTPUT: model(pixels, training=False)}, input_signature=signature)
+    with (
+        redirect_stdout(io.StringIO()),
+        redirect_stderr(io.StringIO()),
+        stderr_held_back(),
+        _quiet("tf2onnx"),
+    ):
+        converted, _ = tf2onnx.convert.from_function(
+            function,
+            input_signature=signature,
+            opset=OPSET,
+            custom_op_handlers=handlers,
+            inputs_as_nchw=[_BODY_INPUT],
+        )
+    return converted
+
+
+def _quantize_dequantize(context: Any, node: Any, name: str, args: list[Any]) -> None:
+    """tf2onnx handler: a simulated rounding becomes a signed, symmetric Q/DQ pair.
+
+    tf2onnx's own translation has uint8 zero points, which TensorRT's parser refuses.
+    """
+    from onnx import TensorProto
+
+    source, output = node.input[0], node.output[0]
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    scale = np.float32(node.get_attr("max").f / 127)
+    context.remove_node(node.name)
+    scale_name = context.make_const(f"{name}_scale", np.array(scale, np.float32)).output[0]
+    zero_name = context.make_const(f"{name}_zero", np.array(0, np.int8)).output[0]
+    quantized = context.make_node(
+        "QuantizeLinear", [source, scale_name, zero_name], shapes=[shape], dtypes=[TensorProto.INT8]
+    )
+    context.make_node(
+        "DequantizeLinear",
+        [quantized.output[0], scale_name, zero_name],
+        outputs=[output],
+        shapes=[shape],
+        dtypes=[dtype],
+    )
+
+
+# -- rewriting the ONNX graph ---------------------------------------------------------------------
+
+
+def _with_pixel_input(model: Any) -> Any:
+    """Put Cast, Transpose and (x - 128) / 128 before the network, in the network's own type."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    body_type = graph.input[0].type.tensor_type
+    _, channels, height, width = (dim.dim_value for dim in body_type.shape.dim)
+    dtype = helper.tensor_dtype_to_np_dtype(body_type.elem_type)
+    constants = {"pixel_zero": 128, "pixel_step": 1 / 128}
+    head = [
+        helper.make_node("Cast", [INPUT], ["pixels_float"], name="pixels_cast", to=body_type.elem_type),
+        helper.make_node(
+            "Transpose", ["pixels_float"], ["pixels_nchw"], name="pixels_transpose", perm=[0, 3, 1, 2]
+        ),
+        helper.make_node("Sub", ["pixels_nchw", "pixel_zero"], ["pixels_centred"], name="pixels_centre"),
+        helper.make_node("Mul", ["pixels_centred", "pixel_step"], [_BODY_INPUT], name="pixels_scale"),
+    ]
+    body = list(graph.node)
+    del graph.node[:], graph.input[:]
+    graph.node.extend([*head, *body])
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, height, width, channels]))
+    graph.initializer.extend(
+        numpy_helper.from_array(np.array(v, dtype), name) for name, v in constants.items()
+    )
+    return model
+
+
+def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
+    """Store each convolution's kernel as int8 with a DequantizeLinear by output channel.
+
+    The kernels already hold rounded values, so the division is exact. They are found by content:
+    names do not survive the conversion, equal kernels have equal scales.
+    """
+    from onnx import helper, numpy_helper
+
+    scales = {_onnx_kernel(node, plan).tobytes(): plan.kernel_scales[node.name] for node in _weighted(graph)}
+    initializers = {tensor.name: tensor for tensor in onnx_graph.initializer}
+    done: set[str] = set()
+    dequantize = []
+    for conv in (node for node in onnx_graph.node if node.op_type == "Conv"):
+        name = conv.input[1]
+        conv.input[1] = f"{name}_dequantized"
+        if name in done:
+            continue
+        done.add(name)
+        kernel = numpy_helper.to_array(initializers[name])
+        step = np.array(scales[kernel.tobytes()], np.float32)
+        integers = np.rint(kernel / step[:, None, None, None]).astype(np.int8)
+        initializers[name].CopyFrom(numpy_helper.from_array(integers, name))
+        zeros = np.zeros(len(step), np.int8)
+        onnx_graph.initializer.append(numpy_helper.from_array(step, f"{name}_scale"))
+        onnx_graph.initializer.append(numpy_helper.from_array(zeros, f"{name}_zero"))
+        inputs = [name, f"{name}_scale", f"{name}_zero"]
+        dequantize.append(
+            helper.make_node("DequantizeLinear", inputs, [conv.input[1]], name=f"{name}_dq", axis=0)
+        )
+    body = list(onnx_graph.node)
+    del onnx_graph.node[:]
+    onnx_graph.node.extend([*dequantize, *body])
+
+
+def _weighted(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.kind in WEIGHTED]
+
+
+def _onnx_kernel(node: Node, plan: Plan) -> NDArray[np.float32]:
+    """The rounded kernel in ONNX's layout: (out, in, h, w), a depthwise one (in * multiplier, 1, h, w)."""
+    kernel = rounded_kernel(node, np.array(plan.kernel_scales[node.name], np.float32))
+    if node.kind == "DepthwiseConv2D":
+        height, width = kernel.shape[:2]
+        return np.ascontiguousarray(kernel.reshape(height, width, 1, -1).transpose(3, 2, 0, 1))
+    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+
+
+def _in_float16(model: Any) -> Any:
+    """All floating point becomes float16; a Cast at the end brings the output back to float32."""
+    from onnx import TensorProto, helper
+    from onnxconverter_common import float16
+
+    with warnings.catch_warnings():
+        # It warns of weights below float16's smallest value: they become it, or zero, as they must.
+        warnings.simplefilter("ignore", UserWarning)
+        half = float16.convert_float_to_float16(model)
+    output = half.graph.output[0]
+    shape = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
+    for node in half.graph.node:
+        node.output[:] = [f"{OUTPUT}_half" if name == OUTPUT else name for name in node.output]
+    half.graph.node.append(
+        helper.make_node("Cast", [f"{OUTPUT}_half"], [OUTPUT], name="logits_cast", to=TensorProto.FLOAT)
+    )
+    output.CopyFrom(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape))
+    return half
+
+
+@contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    """Hold a logger's errors back: what they mean is said by `_checked`, in one message."""
+    before = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(before)
+
+
+def _checked(model: Any, opset: int = OPSET) -> bytes:
+    """The file's bytes, after ONNX's own checker; an operator that was left in TensorFlow's form fails it."""
+    import onnx
+
+    model.producer_name, model.producer_version = "sightline", ""
+    del model.opset_import[:]
+    model.opset_import.append(onnx.helper.make_opsetid("", opset))
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
+    unknown = sorted({node.op_type for node in model.graph.node if not onnx.defs.has(node.op_type)})
+    if unknown:
+        raise InputError(
+            f"ONNX has no operator for TensorFlow's {', '.join(unknown)}, which a layer of this model uses. "
+            "Replace the layer, or export TFLite only (--formats tflite)."
+        )
+    onnx.checker.check_model(model, full_check=True)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content

@@ -1,0 +1,69 @@
+"""TFLite files: fp32, fp16 (weights), and int8 throughout, inputs and outputs included."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any
+
+from calibration.graph import Graph
+from calibration.plan import Plan
+from calibration.simulate import simulate
+from edge.errors import InputError
+from edge.native import stderr_held_back
+
+
+def fp32(model: Any) -> bytes:
+    """float32 (1, H, W, 3) in [-1, 127/128] to float32 logits, from a Keras model with batch 1."""
+    return _converted(model, lambda converter: None)
+
+
+def fp16(model: Any) -> bytes:
+    """The same with weights stored as float16; a CPU computes in float32, a GPU delegate in float16."""
+
+    def half(converter: Any) -> None:
+        import tensorflow as tf
+
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+
+    return _converted(model, half)
+
+
+def int8(graph: Graph, plan: Plan) -> bytes:
+    """Integers only: int8 (1, H, W, 3) with scale 1/128 and zero point 0 in, int8 logits out.
+
+    The converter takes every range from the rounding operations of the plan's simulation, and every
+    kernel's scale from its largest value, which is 127 steps; it measures nothing itself.
+    """
+
+    def integers(converter: Any) -> None:
+        import tensorflow as tf
+
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.inference_input_type = tf.int8
+        converter.inference_output_type = tf.int8
+
+    return _converted(simulate(graph, plan, "tflite", batch=1), integers)
+
+
+def _converted(model: Any, configure: Callable[[Any], None]) -> bytes:
+    import tensorflow as tf
+    from tensorflow.lite.python.convert_phase import ConverterError
+
+    # The converter announces a temporary folder on stdout, and warns that it has no statistics of
+    # its own: they are in the graph.
+    with redirect_stdout(io.StringIO()), stderr_held_back(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
+        converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        configure(converter)
+        try:
+            content: bytes = converter.convert()
+        except ConverterError as error:
+            raise InputError(
+                f"TFLite has no form of this model ({str(error).strip().splitlines()[0]}). "
+                "Replace the layer it names, or export ONNX only (--formats onnx)."
+            ) from error
+    return content

@@ -1,0 +1,58 @@
+"""The `sightline` command: from a Keras model to a camera on a Jetson, with proof at every step."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from edge.errors import SightlineError
+from edge.tables import resolve
+
+COMMANDS = {
+    "train": ("train.commands:train", "Train a recipe."),
+    "describe": ("train.commands:describe", "Layers of a model: shapes, parameters, MACs, receptive field."),
+    "export": ("export.commands:export", "A Keras model to a proven bundle."),
+    "evaluate": ("train.commands:evaluate", "Top-1 of a model or a bundle on labelled images."),
+    "predict": ("edge.predict:predict", "Results for pictures or a video, one JSON object a line."),
+    "build": ("export.build:build", "The TensorRT plan of a bundle, for this very device."),
+    "run": ("edge.run:run", "Stream a source through a bundle."),
+    "profile": ("edge.profile:profile", "Latency by stage: p50, p95, p99."),
+    "doctor": ("edge.doctor:doctor", "What this machine can run, and what is missing."),
+}
+
+
+class LazyGroup(click.Group):  # imports a subcommand when it is used, so that `--help` stays quick
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        known = COMMANDS.get(cmd_name)
+        return resolve(known[0]) if known else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(cls=LazyGroup, help=__doc__)
+@click.version_option(package_name="sightline")
+def cli() -> None: ...
+
+
+def main() -> None:
+    """Run the command; a user's mistake ends in one message and its exit code, never a traceback."""
+    try:
+        sys.exit(cli.main(standalone_mode=False))
+    except click.ClickException as error:
+        message, code = f"Error: {error.format_message()}", 2
+    except SightlineError as error:
+        message, code = f"Error: {error}", error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        message, code = "Stopped.", 2
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Folding changes what the network is made of, never what it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from calibration.fold import SUPPORTED, fold
+from calibration.graph import build, read
+from edge.errors import InputError
+from edge.pixels import normalise
+
+
+def test_folding_keeps_the_function(network: Any, pictures: Any) -> None:
+    pixels = normalise(pictures)
+    wanted = np.asarray(network(pixels, training=False))
+    found = np.asarray(build(fold(read(network)))(pixels, training=False))
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_folding_leaves_only_what_int8_knows(network: Any) -> None:
+    kinds = {node.kind for node in fold(read(network)).nodes}
+    assert kinds <= SUPPORTED
+    assert not kinds & {"BatchNormalization", "Dense", "Dropout"}
+
+
+def test_a_sequential_model_is_read_too() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3)])
+    assert [node.kind for node in fold(read(model)).nodes] == ["InputLayer", "Conv2D", "Conv2D", "Reshape"]
+
+
+def test_a_norm_with_a_second_reader_is_not_folded_into_the_convolution() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.Conv2D(3, 3, padding="same", name="conv")(pixels)
+    model = keras.Model(pixels, layers.Add()([layers.BatchNormalization(name="norm")(x), x]))
+    for weight in model.weights:
+        weight.assign(np.random.default_rng(1).uniform(0.5, 1.5, weight.shape))
+    graph = fold(read(model))
+    assert graph["norm"].kind == "DepthwiseConv2D"
+    data = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(build(graph)(data), model(data), rtol=1e-5, atol=1e-5)
+
+
+def _with(layer: Any) -> keras.Model:
+    pixels = keras.Input((8, 8, 3))
+    x = layer(layers.Conv2D(4, 3)(pixels))
+    return keras.Model(pixels, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (layers.LayerNormalization(), "LayerNormalization"),
+        (layers.Activation("gelu"), "gelu"),
+        (layers.ReLU(negative_slope=0.1), "ReLU"),
+        (layers.Conv2D(4, 1, activation="sigmoid"), "sigmoid"),
+        (layers.Conv2D(4, 1, groups=2), "groups=2"),
+        (layers.UpSampling2D(), "UpSampling2D"),
+    ],
+)
+def test_an_unsupported_layer_is_named_with_the_way_out(layer: Any, named: str) -> None:
+    with pytest.raises(InputError, match=f"{named}.*--precisions fp32,fp16"):
+        fold(read(_with(layer)))
+
+
+def test_a_layer_called_twice_is_refused() -> None:
+    pixels = keras.Input((8, 8, 3))
+    shared = layers.Conv2D(3, 3, padding="same", name="shared")
+    with pytest.raises(InputError, match="'shared' is called more than once"):
+        read(keras.Model(pixels, shared(shared(pixels))))
+
+
+def test_a_model_inside_a_model_is_refused() -> None:
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(3, 3)], name="backbone")
+    pixels = keras.Input((8, 8, 3))
+    with pytest.raises(InputError, match="'backbone' is a model inside the model"):
+        read(keras.Model(pixels, inner(pixels)))

@@ -1,0 +1,98 @@
+"""Ranges are what was seen, plans say where from, simulations round as planned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from calibration.fold import fold
+from calibration.graph import Graph, read
+from calibration.observers import measured, min_max, percentile
+from calibration.plan import Plan, make_plan
+from calibration.simulate import simulate
+from edge.errors import InputError
+from edge.pixels import normalise
+
+
+def _copying() -> Graph:
+    """A 1x1 convolution whose output is twice its input, of which the ranges are known."""
+    pixels = keras.Input((8, 8, 3))
+    model = keras.Model(pixels, layers.Conv2D(3, 1, use_bias=False, name="double")(pixels))
+    model.layers[1].set_weights([2 * np.eye(3, dtype=np.float32).reshape(1, 1, 3, 3)])
+    return fold(read(model))
+
+
+def _ramp(count: int) -> np.ndarray:
+    return np.linspace(0, 255, count * 8 * 8 * 3).astype(np.uint8).reshape(count, 8, 8, 3)
+
+
+def test_min_max_sees_every_image() -> None:
+    images = np.full((130, 8, 8, 3), 128, np.uint8)
+    images[0, 0, 0, 0], images[129, 7, 7, 2] = 0, 255
+    assert min_max(_copying(), images) == {"double": (-2.0, 2 * 127 / 128)}
+
+
+def test_a_percentile_cuts_that_share_of_each_tail() -> None:
+    images, graph = _ramp(200), _copying()
+    low, high = percentile(graph, images, 95.0)["double"]
+    values = 2 * normalise(images)
+    assert (values < low).mean() == pytest.approx(0.05, abs=0.006)
+    assert (values > high).mean() == pytest.approx(0.05, abs=0.006)
+    assert percentile(graph, images, 100.0)["double"] == pytest.approx(min_max(graph, images)["double"])
+
+
+def test_nothing_is_measured_between_a_convolution_and_its_relu(network: Any) -> None:
+    graph = fold(read(network))
+    names = {node.name for node in measured(graph)}
+    for node in graph.nodes:
+        reader = graph.only_consumer(node.name)
+        if reader is not None and reader.kind in ("ReLU", "Activation"):
+            assert node.name not in names
+            assert reader.name in names
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_the_simulation_stays_near_the_network(network: Any, pictures: Any, target: Any) -> None:
+    graph = fold(read(network))
+    plan = make_plan(graph, pictures, "made", "minmax")
+    pixels = normalise(pictures)
+    wanted = np.asarray(network(pixels, training=False))
+    found = np.asarray(simulate(graph, plan, target)(pixels, training=False))
+    assert 0 < np.abs(found - wanted).max() < 0.12 * np.abs(wanted).max()
+
+
+def test_the_simulation_for_tflite_speaks_in_output_steps(network: Any, pictures: Any) -> None:
+    graph = fold(read(network))
+    plan = make_plan(graph, pictures, "made")
+    outputs = np.asarray(simulate(graph, plan, "tflite")(normalise(pictures), training=False))
+    steps = outputs / plan.output_step(graph)
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-2)
+
+
+def test_a_plan_survives_its_file(network: Any, pictures: Any, tmp_path: Path) -> None:
+    plan = make_plan(fold(read(network)), pictures, "made")
+    plan.write(tmp_path / "plan.json")
+    assert Plan.model_validate_json((tmp_path / "plan.json").read_bytes()) == plan
+
+
+def test_a_plan_names_its_images(pictures: Any) -> None:
+    graph = _copying()
+    first, again, other = (make_plan(graph, _ramp(n), "made", "minmax") for n in (9, 9, 10))
+    assert first.samples_sha256 == again.samples_sha256 != other.samples_sha256
+    assert (first.samples, other.samples) == (9, 10)
+
+
+@pytest.mark.parametrize("method", ["median", "percentile", "percentile:x", "percentile:40", "minmax:1"])
+def test_an_unknown_method_is_refused(method: str) -> None:
+    with pytest.raises(InputError, match=r"percentile"):
+        make_plan(_copying(), _ramp(4), "made", method)
+
+
+def test_images_of_another_size_are_refused(pictures: Any) -> None:
+    with pytest.raises(InputError, match=r"\(8, 8, 3\).*\(32, 32, 3\)"):
+        make_plan(_copying(), pictures, "made")

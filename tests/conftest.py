@@ -1,0 +1,38 @@
+"""The `sightline` command, run inside the test's own process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+from hypothesis import settings
+
+import sightline
+
+# A shared machine stalls now and then: how long an example takes is no property of the code.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Runs `sightline ARGS...`; a traceback would surface as the test's own."""
+
+    def run(*args: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["sightline", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            sightline.main()
+        return Ended(int(ended.value.code or 0), *capfd.readouterr())
+
+    return run

@@ -1,0 +1,65 @@
+"""Whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edge.errors import InputError
+from edge.files import sha256, whole_file, whole_folder, write_text
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "out.txt"
+    write_text(path, "ü")
+    assert path.read_bytes() == "ü".encode()
+    assert [p.name for p in path.parent.iterdir()] == ["out.txt"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), whole_file(path) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.txt"]
+
+
+def test_the_temporary_keeps_the_suffix_that_writers_go_by(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "clip.mp4") as temporary:
+        assert temporary.suffix == ".mp4"
+        assert temporary.parent == tmp_path
+
+
+def test_a_folder_is_replaced_as_one(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    for content in ("first", "second"):
+        with whole_folder(target) as folder:
+            (folder / content).touch()
+    assert [p.name for p in target.iterdir()] == ["second"]
+    with pytest.raises(KeyboardInterrupt), whole_folder(target) as folder:  # noqa: PT012
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+    assert [p.name for p in target.iterdir()] == ["second"]
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="Cannot write"), whole_file(tmp_path / "file" / "below"):
+        pytest.fail("entered")
+
+
+def test_sha256_of_the_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    assert sha256(tmp_path / "empty") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

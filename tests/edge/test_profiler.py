@@ -1,0 +1,139 @@
+"""Percentiles, the bound on a two-thread stream, and what is counted as whose time."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.frame import STAGES, Frame
+from edge.profiler import Alone, Spread, StageRecorder, StreamingCost, measure_alone
+from edge.protocols import SourceInfo
+from edge.results import Classification
+
+MS = 1_000_000
+INFO = SourceInfo("clip.mp4", 16, 12, 25.0, None, "file")
+CAT = Classification(np.array([1.0], np.float32), 0, "cat")
+
+
+def burn(seconds: float) -> None:
+    """Use the processor, unlike sleep."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        pass
+
+
+class SlowSource:
+    """Frames that cost 2 ms of processor time each."""
+
+    def __init__(self, frames: int) -> None:
+        self.left, self.closed = frames, False
+
+    def open(self) -> SourceInfo:
+        return INFO
+
+    def read(self, frame: Frame) -> bool:
+        if not self.left:
+            return False
+        self.left -= 1
+        burn(0.002)
+        frame.buffer(12, 16)[:] = 0
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class SlowModel:
+    """Inference waits 6 ms for a device, and costs the processor next to nothing."""
+
+    calls = 0
+
+    def prepare(self, picture: Any) -> Any:
+        return picture
+
+    def infer(self, pixels: Any) -> Any:
+        self.calls += 1
+        time.sleep(0.006)
+        return {}
+
+    def decode(self, heads: Any, picture: Any) -> Classification:
+        return CAT
+
+
+def test_parts_are_timed_apart_and_after_the_warm_up() -> None:
+    source, model = SlowSource(20), SlowModel()
+    alone = measure_alone(source, model, frames=12)  # type: ignore[arg-type]
+    assert (alone.n, source.closed) == (12, True)
+    assert model.calls > 12
+    assert alone.decode_ms >= 2
+    assert alone.infer_ms >= 6
+    assert 1.9 <= alone.decode_cpu_ms < 4
+    assert alone.infer_cpu_ms < 2
+
+
+def test_short_source_is_measured_as_far_as_it_goes() -> None:
+    assert measure_alone(SlowSource(3), SlowModel(), frames=300).n == 3  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("decode", "infer", "decode_cpu", "infer_cpu", "cores", "fps"),
+    [
+        (5.0, 2.0, 5.0, 2.0, 2, 200.0),  # the decoder is slowest
+        (2.0, 8.0, 2.0, 1.0, 2, 125.0),  # the model is
+        (2.0, 2.0, 2.0, 6.0, 1, 125.0),  # both want the one core
+    ],
+)
+def test_bound_is_the_tightest_of_three(
+    decode: float, infer: float, decode_cpu: float, infer_cpu: float, cores: int, fps: float
+) -> None:
+    alone = Alone(300, decode, infer, decode_cpu, infer_cpu, cores)
+    assert alone.bound_fps == pytest.approx(fps)
+    assert StreamingCost(alone, 0.9 * fps).ratio == pytest.approx(0.9)
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=200))
+def test_spread_is_ordered_and_bounded(values: list[float]) -> None:
+    spread = Spread.of(values)
+    assert min(values) - 1e-3 <= spread.p50 <= spread.p95 <= spread.p99 <= spread.max
+    assert spread.max == pytest.approx(max(values), abs=1e-4)
+
+
+def recorded(path: Path | None, frames: int = 101) -> StageRecorder:
+    """Frame i spends i ms in `infer` and 1 ms in each other stage."""
+    recorder = StageRecorder(path, {"model": "pets"})
+    recorder.open(INFO)
+    for index in range(frames):
+        frame = Frame(index=index)
+        steps = ("capture", "decode", "dequeue", "preprocess", "infer", "postprocess", "publish")
+        for at_ms, step in enumerate(steps):
+            late = index - 1 if at_ms >= 4 else 0
+            setattr(frame.stamps, step, (1000 + at_ms + late) * MS)
+        recorder.write(frame, CAT)
+    recorder.close()
+    return recorder
+
+
+def test_report_names_stages_machine_versions_and_settings(tmp_path: Path) -> None:
+    path = tmp_path / "latency.json"
+    recorded(path)
+    report = json.loads(path.read_text())
+    assert (report["schema_version"], report["n"], report["capture_clock"]) == (1, 101, "file")
+    assert list(report["stages_ms"]) == [*STAGES, "age"]
+    assert report["stages_ms"]["infer"] == {"p50": 50.0, "p95": 95.0, "p99": 99.0, "mean": 50.0, "max": 100.0}
+    assert report["stages_ms"]["decode"]["p99"] == 1.0
+    assert report["stages_ms"]["age"]["p50"] == 55.0
+    assert report["settings"] == {"model": "pets"}
+    assert report["versions"]["numpy"] == np.__version__
+    assert report["machine"]["cores"] >= 1
+
+
+def test_nothing_is_written_about_no_frames(tmp_path: Path) -> None:
+    assert recorded(tmp_path / "latency.json", frames=0).spreads() == {}
+    assert list(tmp_path.iterdir()) == []

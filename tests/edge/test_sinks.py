@@ -1,0 +1,241 @@
+"""Sinks: complete files under their names, or none at all."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from rich.console import Console
+
+from edge.errors import InputError
+from edge.frame import STAGES, Frame
+from edge.protocols import Sink, SourceInfo
+from edge.results import Classification
+from edge.sinks.jsonl import JsonlSink
+from edge.sinks.overlay import draw
+from edge.sinks.terminal import TerminalSink
+from edge.sinks.video import VideoSink
+from edge.sources import open_source
+
+CAT = Classification(np.array([0.25, 0.75], np.float32), 1, "cat")
+INFO = SourceInfo("clip.mp4", 160, 120, 25.0, None, "file")
+STILLS = SourceInfo("album/", 0, 0, 0.0, 3, "file")
+MS = 1_000_000
+
+
+def frame_of(index: int, height: int = 120, width: int = 160, name: str = "") -> Frame:
+    """A grey frame whose steps took 1, 2, 3, 4, 5 and 6 milliseconds."""
+    frame = Frame(index=index, name=name, capture_clock="file")
+    frame.buffer(height, width)[:] = 120
+    frame.stamps.capture = begin = 1000 * MS + index * 40 * MS
+    for step, at_ms in zip(
+        ("decode", "dequeue", "preprocess", "infer", "postprocess", "publish"),
+        (1, 3, 6, 10, 15, 21),
+        strict=True,
+    ):
+        setattr(frame.stamps, step, begin + at_ms * MS)
+    return frame
+
+
+def feed(sink: Sink, frames: list[Frame], info: SourceInfo = INFO) -> None:
+    sink.open(info)
+    for frame in frames:
+        sink.write(frame, CAT)
+    sink.close()
+
+
+def test_jsonl_line_holds_result_and_history(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "results.jsonl"
+    feed(JsonlSink(path, "pets"), [frame_of(0), frame_of(7, name="tom.jpg")])
+    first, second = map(json.loads, path.read_text().splitlines())
+    assert first == {
+        "frame": 0,
+        "model": "pets",
+        "label": "cat",
+        "score": 0.75,
+        "index": 1,
+        "scores": [0.25, 0.75],
+        "stages_ms": dict(zip(STAGES, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), strict=True)),
+        "age_ms": 21.0,
+        "capture_clock": "file",
+    }
+    assert (second["frame"], second["image"]) == (7, "tom.jpg")
+
+
+@pytest.mark.parametrize("make", [JsonlSink, VideoSink])
+def test_file_appears_at_close_and_nothing_else_stays(tmp_path: Path, make: type) -> None:
+    path = tmp_path / "out.mp4"
+    path.write_text("of the last run")
+    sink = make(path)
+    sink.open(INFO)
+    sink.write(frame_of(0), CAT)
+    assert path.read_text() == "of the last run"
+    sink.close()
+    sink.close()
+    assert b"of the last run" not in path.read_bytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("make", [JsonlSink, VideoSink])
+def test_no_result_no_file(tmp_path: Path, make: type) -> None:
+    feed(make(tmp_path / "out.mp4"), [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [JsonlSink, VideoSink])
+def test_folder_that_cannot_be_written_is_found_out_at_open(tmp_path: Path, make: type) -> None:
+    (tmp_path / "file").write_text("")
+    sink = make(tmp_path / "file" / "out.mp4")
+    with pytest.raises(InputError, match="Cannot write"):
+        sink.open(INFO)
+    sink.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("lines", [1, 1000])  # one stays in the buffer until close, many do not
+def test_full_disk_leaves_no_jsonl(tmp_path: Path, lines: int) -> None:
+    sink = JsonlSink(tmp_path / "out.jsonl")
+    sink.open(INFO)
+    assert sink._pending is not None
+    assert sink._file is not None
+    sink._file.close()
+    sink._pending.path.unlink()
+    sink._pending.path.symlink_to("/dev/full")
+    sink._file = open(sink._pending.path, "w")  # noqa: SIM115  the sink closes it
+    with pytest.raises(InputError, match="No space left"):
+        write_and_close(sink, lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+def fill_disk(path: Path) -> None:
+    """Every byte written to `path` from now on meets 'No space left on device'."""
+    path.unlink()
+    path.symlink_to("/dev/full")
+
+
+def write_and_close(sink: Sink, lines: int) -> None:
+    try:
+        for index in range(lines):
+            sink.write(frame_of(index), CAT)
+            time.sleep(0.0001)
+    finally:
+        sink.close()
+
+
+def decoded(path: Path) -> list[av.VideoFrame]:
+    with av.open(str(path)) as container:
+        return list(container.decode(video=0))
+
+
+def test_video_holds_every_frame_with_its_own_time_and_the_bar(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    indices = [3, 4, 7, 20]
+    feed(VideoSink(path, "pets", lossless=True), [frame_of(index) for index in indices])
+    frames = decoded(path)
+    assert [round(frame.time * 25) for frame in frames] == [index - 3 for index in indices]
+    pixels = frames[0].to_ndarray(format="rgb24")
+    assert pixels.shape == (120, 160, 3)
+    assert abs(int(pixels[:80].mean()) - 120) <= 2, "colours survive"
+    bar = pixels[-24:]
+    assert np.median(bar) < 60
+    assert bar.max() > 200, "white text on it"
+
+
+@pytest.mark.parametrize("height", [120, 720])  # BT.709 and tagged as such at both sizes
+def test_colours_survive_the_way_into_a_video_and_back(tmp_path: Path, height: int) -> None:
+    path, colour = tmp_path / "out.mp4", np.array([30, 160, 60])
+    written, read = frame_of(0, height, 160), Frame()
+    written.pixels[:] = colour
+    feed(VideoSink(path, lossless=True), [written])
+    source = open_source(str(path))
+    source.open()
+    source.read(read)
+    source.close()
+    np.testing.assert_allclose(read.pixels[: height // 2].mean((0, 1)), colour, atol=3)
+
+
+def test_video_does_not_draw_into_the_frame(tmp_path: Path) -> None:
+    frame = frame_of(0)
+    feed(VideoSink(tmp_path / "out.mp4", lossless=True), [frame])
+    assert (frame.pixels == 120).all()
+
+
+def test_video_of_pictures_of_different_and_odd_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    feed(VideoSink(path), [frame_of(0, 121, 161), frame_of(1, 60, 200), frame_of(2)], STILLS)
+    frames = decoded(path)
+    assert [(frame.width, frame.height) for frame in frames] == [(160, 120)] * 3
+    assert [frame.time for frame in frames] == [0.0, 0.5, 1.0]
+
+
+def test_live_video_leaves_frames_out_and_counts_them(tmp_path: Path) -> None:
+    path = tmp_path / "out.mp4"
+    sink = VideoSink(path, backlog=1)
+    frame = frame_of(0, 720, 1280)
+    sink.open(INFO)
+    begin_s = time.monotonic()
+    for index in range(60):
+        frame.index = index
+        sink.write(frame, CAT)
+    assert time.monotonic() - begin_s < 5
+    sink.close()
+    assert sink.left_out > 0
+    assert len(decoded(path)) == 60 - sink.left_out
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("frames", [1, 400])
+def test_full_disk_leaves_no_video(tmp_path: Path, frames: int) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", lossless=True)
+    sink.open(INFO)
+    fill_disk(sink._pending.path)
+    with pytest.raises(InputError, match="cannot be written: No space left"):
+        write_and_close(sink, frames)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_smallest_picture_can_be_a_video(tmp_path: Path) -> None:
+    feed(VideoSink(tmp_path / "out.mp4"), [frame_of(0, 1, 1)], STILLS)
+    assert len(decoded(tmp_path / "out.mp4")) == 1
+
+
+def test_video_format_is_chosen_by_its_suffix(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"must end in \.mp4"):
+        VideoSink(tmp_path / "out.txt")
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 32), (120, 160), (720, 1280)])
+def test_overlay_stays_in_its_bar_and_shows_the_score(height: int, width: int) -> None:
+    low, high = (np.full((height, width, 3), 120, np.uint8) for _ in range(2))
+    draw(low, Classification(np.array([0.9, 0.1], np.float32), 1, "cat"), 12.3)
+    draw(high, Classification(np.array([0.1, 0.9], np.float32), 1, "cat"), 12.3)
+    bar = max(24, round(height * 0.105))
+    assert (low[: height - bar] == 120).all()
+    if width >= 160:
+        assert (low != high).any()
+
+
+def terminal_output(frames: list[Frame], **console: object) -> str:
+    stream = io.StringIO()
+    feed(TerminalSink("pets", Console(file=stream, width=100, **console)), frames)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+def test_plain_output_is_a_line_a_second_not_a_line_a_frame() -> None:
+    lines = terminal_output([frame_of(index) for index in range(100)]).splitlines()
+    assert lines[0] == "pets on clip.mp4 160x120 25 fps"
+    assert len(lines) == 2
+    assert "cat 0.75" in lines[1]
+
+
+def test_live_panel_shows_rate_age_and_drops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.sinks.terminal.LIVE_PERIOD_S", 0.0)
+    text = terminal_output([frame_of(index) for index in range(0, 40, 2)], force_terminal=True)
+    last = text[text.rindex("source") :]
+    for figure in ("clip.mp4", "cat 0.75", "21.0 ms", "12.5", "19"):
+        assert figure in last, figure

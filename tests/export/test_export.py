@@ -1,0 +1,213 @@
+"""`sightline export`, from the file to the bundle, and what it refuses."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle
+from export.pack import SHIPPED, ship
+from export.parity import compare, paired_interval
+
+Command = Callable[..., Any]
+
+
+def test_the_bundle_is_complete_and_measured(lenet_bundle: Path) -> None:
+    bundle = Bundle.open(lenet_bundle)
+    bundle.verify()
+    assert len(bundle.manifest.artefacts) == 6
+    for artefact in bundle.manifest.artefacts:
+        metrics = artefact.metrics
+        assert metrics is not None
+        assert metrics.n == 360
+        assert metrics.drop == pytest.approx(metrics.reference - metrics.value)
+        assert metrics.drop_ci95[0] <= metrics.drop <= metrics.drop_ci95[1]
+        assert metrics.agreement > 97
+    assert {path.name for path in lenet_bundle.iterdir()} == {
+        "manifest.json",
+        "golden.npz",
+        "report.html",
+        *(artefact.file for artefact in bundle.manifest.artefacts),
+    }
+
+
+def test_the_float_files_are_exact_and_the_int8_ones_small(lenet_bundle: Path) -> None:
+    artefacts = {(a.format, a.precision): a for a in Bundle.open(lenet_bundle).manifest.artefacts}
+    for format in ("tflite", "onnx"):
+        exact, small = artefacts[format, "fp32"], artefacts[format, "int8"]
+        assert exact.metrics.max_error < 1e-4
+        assert exact.metrics.agreement == 100
+        assert small.size_bytes < 0.35 * exact.size_bytes
+
+
+def test_the_report_is_whole_and_loads_nothing_from_outside(lenet_bundle: Path) -> None:
+    text = (lenet_bundle / "report.html").read_text(encoding="utf-8")
+    opened: list[str] = []
+
+    class Balanced(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            assert not {name for name, _ in attrs} & {"src", "href"}
+            if tag != "meta":
+                opened.append(tag)
+
+        def handle_startendtag(self, tag: str, attrs: Any) -> None:
+            pass
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    Balanced().feed(text)
+    assert not opened
+    for artefact in Bundle.open(lenet_bundle).manifest.artefacts:
+        assert artefact.sha256 in text
+        assert f"{artefact.metrics.value:.2f} %" in text  # type: ignore[union-attr]
+
+
+def test_a_shipped_bundle_carries_what_devices_run(lenet_bundle: Path, tmp_path: Path) -> None:
+    small = ship(Bundle.open(lenet_bundle), tmp_path / "small")
+    small.verify()
+    assert {(a.format, a.precision) for a in small.manifest.artefacts} == set(SHIPPED)
+    assert len(small.manifest.absent) == 3
+    assert "not shipped" in small.manifest.absent[0].reason
+
+
+def test_an_artefact_that_loses_too_much_is_left_out(lenet: Path, command: Command, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    args = ("--max-drop", "-0.5", "--formats", "tflite", "--precisions", "int8,fp32", "--limit", "100")
+    ended = command("export", lenet, "--out", out, "--data", "digits", *args)
+    assert ended.code == 1
+    assert "failed its gate" in ended.err
+    assert not list(out.glob("*.tflite"))
+    assert {a.precision for a in Bundle.open(out).manifest.absent} == {"int8", "fp32"}
+    assert "failed its gate" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def _pictures(folder: Path, names: tuple[str, ...]) -> Path:
+    rng = np.random.default_rng(0)
+    for name in names:
+        for index in range(12):
+            path = folder / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--formats", "tflite,coreml"), "Unknown format 'coreml'; there are tflite, onnx, tensorrt"),
+        (("--precisions", "int4"), "Unknown precision 'int4'; there are fp32, fp16, int8"),
+        (("--formats", "tensorrt"), "--formats onnx,tensorrt"),
+        (("--ranges", "median"), "Unknown range method 'median'"),
+    ],
+)
+def test_a_wrong_choice_is_refused(
+    lenet: Path, command: Command, tmp_path: Path, args: tuple[str, ...], said: str
+) -> None:
+    ended = command("export", lenet, "--out", tmp_path / "b", "--data", "digits", *args)
+    assert ended.code == 2
+    assert said in ended.err
+    assert not any(tmp_path.iterdir())
+
+
+def test_data_with_other_classes_are_refused(lenet: Path, command: Command, tmp_path: Path) -> None:
+    data = _pictures(tmp_path / "data", ("cat", "dog"))
+    ended = command("export", lenet, "--out", tmp_path / "b", "--data", data)
+    assert ended.code == 2
+    assert "has the classes cat, dog" in ended.err
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(
+    lenet: Path, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    ended = command("export", lenet, "--out", tmp_path / "file" / "b", "--data", "digits")
+    assert ended.code == 2
+    assert "Cannot write" in ended.err
+    assert "calibrating" not in ended.out
+
+
+def test_an_unsupported_layer_ends_with_its_name(command: Command, tmp_path: Path) -> None:
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((32, 32, 3)),
+            keras.layers.Conv2D(4, 3, activation="elu", name="odd"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    model.save(tmp_path / "own.keras")
+    data = _pictures(tmp_path / "data", ("cat", "dog"))
+    args = ("export", tmp_path / "own.keras", "--out", tmp_path / "b", "--data", data, "--max-drop", "100")
+    ended = command(*args)
+    assert ended.code == 2
+    assert "'odd'" in ended.err
+    assert not (tmp_path / "b").exists()
+    # The way out that the message names, for a model that was not trained here and has no card.
+    assert command(*args, "--precisions", "fp32,fp16").code == 0
+    assert Bundle.open(tmp_path / "b").manifest.labels == ("cat", "dog")
+
+
+def test_an_operator_without_onnx_form_is_named(command: Command, tmp_path: Path) -> None:
+    import keras
+
+    pixels = keras.Input((32, 32, 3))
+    x = keras.layers.Activation("gelu")(keras.layers.Conv2D(4, 3)(pixels))
+    model = keras.Model(pixels, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    model.save(tmp_path / "own.keras")
+    data = _pictures(tmp_path / "data", ("cat", "dog"))
+    args = ("--precisions", "fp32", "--formats", "onnx")
+    ended = command("export", tmp_path / "own.keras", "--out", tmp_path / "b", "--data", data, *args)
+    assert ended.code == 2
+    assert "Erfc" in ended.err
+    assert "--formats tflite" in ended.err
+    assert not (tmp_path / "b").exists()
+
+
+def test_ctrl_c_leaves_no_half_bundle(lenet: Path, lenet_bundle: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(lenet_bundle, out)
+    before = (out / "manifest.json").read_bytes()
+    run = [sys.executable, "-c", "import sightline; sightline.main()"]
+    args = ["export", str(lenet), "--out", str(out), "--data", "digits"]
+    process = subprocess.Popen([*run, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".bundle.*/model.fp32.tflite")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert b"Stopped." in err
+    assert b"Traceback" not in err
+    assert (out / "manifest.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_compare_by_hand() -> None:
+    reference = np.array([[2, 0], [0, 2], [2, 0], [0, 2]], np.float32)
+    found = np.array([[2, 0], [1, 0], [2, 0.5], [0, 2]], np.float32)
+    metrics = compare(reference, found, np.array([0, 1, 1, 1]))
+    assert (metrics.reference, metrics.value, metrics.drop, metrics.agreement) == (75, 50, 25, 75)
+    assert (metrics.max_error, metrics.mean_error) == (2, pytest.approx(3.5 / 8))
+
+
+def test_the_interval_is_that_of_drawing_images() -> None:
+    rng = np.random.default_rng(5)
+    right = rng.random(400) < 0.9
+    still = right ^ (rng.random(400) < 0.05)
+    draws = rng.integers(0, 400, (4000, 400))
+    drops = 100 * (right[draws].mean(1) - still[draws].mean(1))
+    assert paired_interval(right, still) == pytest.approx(np.percentile(drops, [2.5, 97.5]), abs=0.3)

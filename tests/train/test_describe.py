@@ -1,0 +1,218 @@
+"""Parameters, multiply-accumulates and receptive fields against published and measured values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from keras import layers
+
+from edge.errors import InputError
+from train.describe import Row, describe
+from train.models.convnetjs import convnetjs
+from train.models.lenet import lenet5
+
+
+def rows(model: keras.Model) -> dict[str, Row]:
+    return {row.name: row for row in describe(model).rows}
+
+
+def test_lenet5() -> None:
+    described = describe(lenet5(32, 32, 10))
+    assert described.parameters == described.trainable == 62_006
+    # 28*28 * 5*5*3*6 + 10*10 * 5*5*6*16 + 400*120 + 120*84 + 84*10
+    assert described.macs == 352_800 + 240_000 + 48_000 + 10_080 + 840
+    fields = {row.name: (row.field[0].size, row.field[0].stride) for row in described.rows}
+    assert [fields[name] for name in ("conv1", "pool1", "conv2", "pool2")] == [
+        (5, 1),
+        (6, 2),
+        (14, 2),
+        (16, 4),
+    ]
+    assert described.rows[-1].field[0].whole
+    assert described.unknown == ()
+
+
+def test_convnetjs() -> None:
+    described = describe(convnetjs(32, 32, 10))
+    assert (described.trainable, described.parameters) == (22_522, 22_522 + 2 * (16 + 20 + 20))
+    assert described.macs == 3_920_000
+
+
+def test_mobilenet_v2_as_published() -> None:
+    """Sandler et al. 2018 (arXiv 1801.04381, table 4): 3.4 M parameters, 300 M multiply-adds."""
+    described = describe(keras.applications.MobileNetV2((224, 224, 3), weights=None))
+    assert described.parameters == 3_538_984  # As keras.io lists it: 3.5 M.
+    assert described.macs == pytest.approx(300e6, rel=0.01)
+    assert described.unknown == ()
+
+
+def test_mobilenet_as_published() -> None:
+    """Howard et al. 2017: 569 M multiply-adds, 4.2 M parameters. Araujo et al. 2019: it sees 315 pixels."""
+    described = describe(keras.applications.MobileNet((224, 224, 3), weights=None))
+    assert described.macs == pytest.approx(569e6, rel=0.001)
+    assert described.parameters == pytest.approx(4.2e6, rel=0.02)
+    last = next(row for row in described.rows if row.name == "conv_pw_13_relu")
+    assert {(axis.size, axis.stride) for axis in last.field} == {(315, 32)}
+
+
+def test_vgg16_as_published() -> None:
+    """Araujo et al. 2019: VGG-16 sees 212 pixels at a stride of 32."""
+    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(64, 64, 3))
+    last = describe(model).rows[-1]
+    assert (last.field[0].size, last.field[0].stride) == (212, 32)
+
+
+def measured_rows(model: keras.Model, size: int, position: int) -> tuple[int, int]:
+    """First and last input row that output row `position` reacts to, found by changing one at a time."""
+    for weights in model.weights:
+        weights.assign(np.ones(weights.shape))
+    pictures = np.concatenate([np.zeros((1, size, size, 1)), np.zeros((size, size, size, 1))])
+    for row in range(size):
+        pictures[row + 1, row] = 1
+    answers = keras.ops.convert_to_numpy(model(pictures.astype(np.float32)))[:, position].sum(axis=(1, 2))
+    reacting = np.flatnonzero(answers[1:] != answers[0])
+    return int(reacting[0]), int(reacting[-1])
+
+
+def steps(kinds: list[str]) -> st.SearchStrategy[Any]:
+    return st.tuples(
+        st.sampled_from(kinds), st.integers(1, 4), st.integers(1, 3), st.sampled_from(["same", "valid"])
+    )
+
+
+FRAMES = steps(["zeros", "crop"])
+WINDOWS = steps(["conv", "depthwise", "separable", "max", "average"])
+
+
+def layer_of(step: tuple[str, int, int, Any]) -> layers.Layer:
+    kind, kernel, stride, padding = step
+    makers: dict[str, Callable[[], layers.Layer]] = {
+        "conv": lambda: layers.Conv2D(1, kernel, stride, padding, use_bias=False),
+        "depthwise": lambda: layers.DepthwiseConv2D(kernel, stride, padding, use_bias=False),
+        "separable": lambda: layers.SeparableConv2D(1, kernel, stride, padding, use_bias=False),
+        "max": lambda: layers.MaxPooling2D(kernel, stride, padding),
+        "average": lambda: layers.AveragePooling2D(kernel, stride, padding),
+        "zeros": lambda: layers.ZeroPadding2D(((stride, kernel), (0, 0))),
+        "crop": lambda: layers.Cropping2D(((stride - 1, 0), (0, 0))),
+    }
+    return makers[kind]()
+
+
+@settings(max_examples=25, deadline=None)
+@example([], [("conv", 3, 2, "same"), ("max", 3, 2, "same"), ("conv", 3, 2, "same")], 39)
+@example([("zeros", 3, 1, "same")], [("conv", 3, 2, "valid")], 40)
+@example([("crop", 1, 2, "same")], [("conv", 4, 1, "same")], 40)
+@given(st.lists(FRAMES, max_size=1), st.lists(WINDOWS, min_size=1, max_size=3), st.integers(38, 43))
+def test_the_rows_seen_are_those_the_output_reacts_to(
+    frame: list[Any], windows: list[Any], size: int
+) -> None:
+    tensor = pixels = keras.Input((size, size, 1))
+    for step in frame + windows:
+        tensor = layer_of(step)(tensor)
+    model = keras.Model(pixels, tensor)
+    axis = describe(model).rows[-1].field[0]
+    intervals = [(axis.first + k * axis.stride, axis.last + k * axis.stride) for k in range(tensor.shape[1])]
+    # Only where the interval lies inside the picture; `crop` takes away up to two rows at the top.
+    inside = [k for k, (first, last) in enumerate(intervals) if first >= 2 and last < size]
+    assume(inside)
+    for position in {inside[0], inside[-1]}:
+        assert measured_rows(model, size, position) == intervals[position]
+
+
+def test_dilation_widens_the_field() -> None:
+    model = keras.Sequential([keras.Input((16, 16, 1)), layers.Conv2D(1, 3, dilation_rate=2, padding="same")])
+    axis = describe(model).rows[0].field[0]
+    assert (axis.first, axis.last) == (-2, 2)
+
+
+def test_joined_paths_see_what_either_sees() -> None:
+    pixels = keras.Input((16, 16, 4))
+    wide = layers.Conv2D(4, 5, padding="same")(pixels)
+    high = layers.Conv2D(4, (9, 1), padding="same")(pixels)
+    model = keras.Model(pixels, layers.Add(name="sum")([wide, high]))
+    assert [axis.size for axis in rows(model)["sum"].field] == [9, 5]
+
+
+def test_a_gate_that_sees_everything_makes_its_product_see_everything() -> None:
+    pixels = keras.Input((16, 16, 4))
+    gate = layers.Dense(4)(layers.GlobalAveragePooling2D(keepdims=True)(pixels))
+    model = keras.Model(pixels, layers.Multiply(name="gated")([pixels, gate]))
+    assert rows(model)["gated"].field[0].whole
+
+
+def test_groups_divide_the_work() -> None:
+    model = keras.Sequential([keras.Input((8, 8, 6)), layers.Conv2D(4, 3, groups=2, padding="same")])
+    assert describe(model).macs == 8 * 8 * 3 * 3 * (6 // 2) * 4
+
+
+def test_nested_models_count_like_flat_ones() -> None:
+    block = keras.Sequential([keras.Input((16, 16, 3)), layers.Conv2D(8, 3), layers.MaxPooling2D()])
+    pixels = keras.Input((16, 16, 3))
+    nested = describe(keras.Model(pixels, layers.Conv2D(2, 3)(block(pixels))))
+    assert nested.macs == 14 * 14 * 27 * 8 + 5 * 5 * 72 * 2
+    assert [row.kind for row in nested.rows] == ["Conv2D", "MaxPooling2D", "Conv2D"]
+    assert nested.rows[-1].field[0].size == 8
+
+
+def test_a_layer_used_twice_works_twice_with_one_set_of_weights() -> None:
+    shared = layers.Conv2D(3, 3, padding="same", use_bias=False)
+    pixels = keras.Input((8, 8, 3))
+    described = describe(keras.Model(pixels, shared(shared(pixels))))
+    assert described.parameters == sum(row.parameters for row in described.rows) == 81
+    assert described.macs == 2 * 64 * 81
+    assert described.rows[-1].field[0].size == 5
+
+
+def test_what_has_no_rule_is_named() -> None:
+    pixels = keras.Input((8, 8, 3))
+    model = keras.Model(pixels, layers.Conv2DTranspose(2, 3, strides=2)(layers.PReLU()(pixels)))
+    assert describe(model).unknown == ("Conv2DTranspose", "PReLU")
+
+
+def test_a_subclass_is_refused() -> None:
+    class Own(keras.Model):
+        pass
+
+    with pytest.raises(InputError, match="without a recorded graph"):
+        describe(Own())
+
+
+def test_the_command_prints_rows_and_totals(tmp_path: Path, command: Callable[..., Any]) -> None:
+    path = tmp_path / "net.keras"
+    convnetjs(32, 32, 10).save(path)
+    ended = command("describe", path)
+    assert ended.code == 0
+    assert "22,634 parameters, 22,522 of them trainable; 3,920,000 MACs" in ended.out
+    conv2 = next(line.split() for line in ended.out.splitlines() if "conv2" in line)
+    assert conv2 == ["conv2", "Conv2D", "16x16x20", "8,000", "2,048,000", "14", "2"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no zip at all", "folder"])
+def test_what_is_no_model_ends_the_command_with_2(
+    tmp_path: Path, command: Callable[..., Any], content: bytes | str | None
+) -> None:
+    path = tmp_path / "net.keras"
+    if content == "folder":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    ended = command("describe", path)
+    assert (ended.code, ended.out) == (2, "")
+    assert ("No model" in ended.err) == (not path.is_file())
+    assert str(path) in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_a_model_that_brings_code_is_refused(tmp_path: Path, command: Callable[..., Any]) -> None:
+    path = tmp_path / "net.keras"
+    keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x + 1)]).save(path)
+    ended = command("describe", path)
+    assert ended.code == 2
+    assert "Lambda" in ended.err

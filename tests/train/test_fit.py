@@ -1,0 +1,172 @@
+"""The training loop: the same weights from the same seed, in one go or resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from edge.errors import CheckFailed, InputError
+from train.augment import steps_per_epoch
+from train.card import weights_sha256
+from train.data import LabelledImages, load
+from train.evaluate import keras_top1
+from train.fit import Trained, build, fit, training_split
+from train.recipe import Recipe, load_recipe
+
+RECIPE = replace(load_recipe("lenet_digits"), epochs=3, flip=True)
+
+
+class Recorder:
+    """Remembers what it is told; raises at step `stop`, as a kill would."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.steps: list[int] = []
+        self.epochs: list[tuple[int, dict[str, float]]] = []
+        self._stop = stop
+
+    def step_done(self, step: int, metrics: dict[str, float]) -> None:
+        self.steps.append(step)
+        if step == self._stop:
+            raise KeyboardInterrupt
+
+    def epoch_done(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.epochs.append((epoch, metrics))
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabelledImages:
+    return load("digits", "train", 32, 32)
+
+
+@pytest.fixture(scope="module")
+def unbroken(digits: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Recorder]:
+    recorder = Recorder()
+    path = tmp_path_factory.mktemp("unbroken") / "x.keras"
+    return fit(RECIPE, digits, None, path, recorder), recorder
+
+
+def test_the_same_seed_gives_the_same_weights(
+    digits: LabelledImages, unbroken: tuple[Trained, Recorder], tmp_path: Path
+) -> None:
+    again = fit(RECIPE, digits, None, tmp_path / "x.keras", Recorder())
+    assert weights_sha256(again.model) == weights_sha256(unbroken[0].model)
+    other = fit(replace(RECIPE, seed=1), digits, None, tmp_path / "x.keras", Recorder())
+    assert weights_sha256(other.model) != weights_sha256(unbroken[0].model)
+
+
+@pytest.mark.parametrize("stop", [30, 44, 45, 131])
+def test_a_resumed_training_gives_the_same_weights(
+    stop: int, digits: LabelledImages, unbroken: tuple[Trained, Recorder], tmp_path: Path
+) -> None:
+    """44 batches an epoch: broken off within one, after its last, after its first, before the very last."""
+    assert steps_per_epoch(digits, RECIPE) == 44
+    checkpoint = tmp_path / "x.keras"
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPE, digits, None, checkpoint, Recorder(stop), checkpoint_interval_s=0)
+    recorder = Recorder()
+    resumed = fit(RECIPE, digits, None, checkpoint, recorder, resume=True)
+    # The checkpoint was written before the step at which it was stopped.
+    assert recorder.steps == list(range(stop, 3 * 44 + 1))
+    for ours, theirs in zip(resumed.model.get_weights(), unbroken[0].model.get_weights(), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert recorder.epochs == unbroken[1].epochs[-len(recorder.epochs) :]
+    assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_no_checkpoint_before_its_time(digits: LabelledImages, tmp_path: Path) -> None:
+    fit(replace(RECIPE, epochs=1), digits, None, tmp_path / "x.keras", Recorder())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_metrics_are_the_means_of_the_epoch(unbroken: tuple[Trained, Recorder]) -> None:
+    trained, recorder = unbroken
+    assert [epoch for epoch, _ in recorder.epochs] == [1, 2, 3]
+    losses = [metrics["loss"] for _, metrics in recorder.epochs]
+    assert losses[0] > losses[1] > losses[2] > 0
+    # 44 batches of 32: a mean over the epoch is a multiple of 1/1408, that of one batch would be of 1/32.
+    shares = [metrics["accuracy"] * 44 * 32 for _, metrics in recorder.epochs]
+    assert shares == pytest.approx(np.rint(shares), abs=1e-3)
+    assert any(round(share) % 44 for share in shares)
+    assert trained.metrics == recorder.epochs[-1][1]
+
+
+def test_images_held_out_are_measured_and_not_trained_on(digits: LabelledImages, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1, hold_out=200)
+    chosen, held_out = training_split(digits, recipe)
+    assert held_out is not None
+    assert (len(chosen), len(held_out)) == (1237, 200)
+    assert np.bincount(held_out.labels).tolist() == [20] * 10
+    together = np.concatenate([chosen.images, held_out.images])
+    assert sorted(i.tobytes() for i in together) == sorted(i.tobytes() for i in digits.images)
+    trained = fit(recipe, chosen, held_out, tmp_path / "x.keras", Recorder())
+    assert trained.metrics["validation_top1"] == keras_top1(trained.model, held_out).per_cent
+
+
+def test_holding_out_everything_is_refused(digits: LabelledImages) -> None:
+    with pytest.raises(InputError, match="leaves nothing of 1437"):
+        training_split(digits, replace(RECIPE, hold_out=1437))
+
+
+def test_a_diverging_training_is_stopped(digits: LabelledImages, tmp_path: Path) -> None:
+    recorder = Recorder()
+    with pytest.raises(CheckFailed, match="diverged"):
+        fit(replace(RECIPE, learning_rate=1e30), digits, None, tmp_path / "x.keras", recorder)
+    assert len(recorder.steps) < 44
+
+
+def stopped(digits: LabelledImages, path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(RECIPE, digits, None, path, Recorder(2), checkpoint_interval_s=0)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 4}, {"learning_rate": 0.5}])
+def test_a_checkpoint_of_another_recipe_is_refused(
+    change: dict[str, Any], digits: LabelledImages, tmp_path: Path
+) -> None:
+    stopped(digits, tmp_path / "x.keras")
+    with pytest.raises(InputError, match=f"another recipe: {next(iter(change))} was"):
+        fit(replace(RECIPE, **change), digits, None, tmp_path / "x.keras", Recorder(), resume=True)
+
+
+def test_a_checkpoint_of_other_images_is_refused(digits: LabelledImages, tmp_path: Path) -> None:
+    stopped(digits, tmp_path / "x.keras")
+    other = digits.take(np.arange(1, len(digits)), "")
+    with pytest.raises(InputError, match="trained on other images"):
+        fit(RECIPE, other, None, tmp_path / "x.keras", Recorder(), resume=True)
+
+
+def test_what_is_no_checkpoint_is_refused(digits: LabelledImages, tmp_path: Path) -> None:
+    path = tmp_path / "x.keras"
+    with pytest.raises(InputError, match="Nothing to resume"):
+        fit(RECIPE, digits, None, path, Recorder(), resume=True)
+    build(RECIPE, 10).save(path)
+    with pytest.raises(InputError, match="no checkpoint of ours"):
+        fit(RECIPE, digits, None, path, Recorder(), resume=True)
+
+
+def with_softmax_over_rows(height: int, width: int, classes: int) -> keras.Model:
+    """A network whose output is not one row of logits a picture."""
+    pixels = keras.Input((height, width, 3))
+    return keras.Model(pixels, layers.Dense(classes)(pixels))
+
+
+@pytest.mark.parametrize(
+    ("model", "height", "words"),
+    [
+        ("no.such.module:f", 32, "cannot be imported"),
+        ("train.models.lenet:no_such", 32, "cannot be imported"),
+        ("train.models.lenet", 32, "cannot be imported"),
+        ("", 32, "cannot be imported"),
+        ("train.models.lenet:lenet5", 5, "cannot be built for pictures of 5x32"),
+        (f"{__name__}:with_softmax_over_rows", 32, "expected logits"),
+    ],
+)
+def test_a_network_that_cannot_be_built(model: str, height: int, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        build(Recipe("own", model, "digits", epochs=1, height=height), 10)

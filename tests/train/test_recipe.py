@@ -1,0 +1,108 @@
+"""Recipes, and KEY=VALUE on the command line."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.errors import InputError
+from train.recipe import RECIPES_FOLDER, Recipe, changed, load_recipe
+
+BASE = Recipe(name="base", model="m:f", data="digits", epochs=1)
+
+VALID: dict[str, st.SearchStrategy[Any]] = {
+    "epochs": st.integers(1, 10**6),
+    "shift_px": st.integers(0, 100),
+    "seed": st.integers(0, 2**32 - 1),
+    "learning_rate": st.floats(1e-9, 1e9),
+    "momentum": st.floats(0, 0.999),
+    "weight_decay": st.floats(0, 10) | st.integers(0, 3),
+    "flip": st.booleans(),
+    "resize": st.sampled_from(["crop", "stretch", "letterbox"]),
+    "name": st.from_regex(r"[a-z][a-z0-9-]{0,9}", fullmatch=True),
+}
+
+
+@settings(deadline=None)
+@given(st.fixed_dictionaries({}, optional=VALID))
+def test_each_value_arrives_in_its_field(values: dict[str, Any]) -> None:
+    recipe = changed(BASE, tuple(f"{key}={value}" for key, value in values.items()))
+    assert {key: getattr(recipe, key) for key in values} == values
+    assert type(recipe.weight_decay) is float
+    untouched = BASE.as_dict().keys() - values.keys()
+    assert all(getattr(recipe, key) == getattr(BASE, key) for key in untouched)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(BASE.as_dict())), st.text(max_size=12))
+def test_any_text_is_taken_or_refused_in_words(key: str, text: str) -> None:
+    try:
+        recipe = changed(BASE, (f"{key}={text}",))
+    except InputError:
+        return
+    value = getattr(recipe, key)
+    assert type(value) is type(getattr(BASE, key))
+    assert not isinstance(value, float) or math.isfinite(value)
+    assert "/" not in recipe.name
+
+
+WRONG = (
+    "epochs", "=3", "epoch=3", "epochs=", "epochs=0", "epochs=-1", "epochs=1.5", "epochs=true", "batch_size=0",
+    "learning_rate=0", "learning_rate=nan", "learning_rate=inf", "learning_rate=fast", "momentum=1",
+    "weight_decay=-1", "label_smoothing=1", "shift_px=-1", "hold_out=-5", "flip=perhaps", "flip=2",
+    "seed=-1", "seed=4294967296", "resize=zoom", "data=mnist", "name=../x", "name=a/b", "name=", "name=.x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("assignment", WRONG)
+def test_a_wrong_assignment_is_refused(assignment: str) -> None:
+    with pytest.raises(InputError):
+        changed(BASE, (assignment,))
+
+
+def test_true_and_false_are_case_blind() -> None:
+    assert changed(BASE, ("flip=True",)).flip is True
+    assert changed(BASE, ("flip=true", "flip=FALSE")).flip is False
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("RECIPE = 3", "defines no RECIPE"),
+        ("", "defines no RECIPE"),
+        ("RECIPE = (", "SyntaxError"),
+        ("import no_such_package", "no_such_package"),
+        ("from train.recipe import Recipe\nRECIPE = Recipe()", "TypeError"),
+        ("from train.recipe import Recipe\nRECIPE = Recipe('x', 'm:f', 'digits', epochs=0)", "at least 1"),
+    ],
+)
+def test_a_broken_recipe_file_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(content)
+    with pytest.raises(InputError, match=words):
+        load_recipe(str(path))
+
+
+def test_a_recipe_may_lie_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text("from train.recipe import Recipe\nRECIPE = Recipe('own', 'm:f', 'digits', epochs=2)")
+    assert load_recipe(str(path)) == Recipe("own", "m:f", "digits", epochs=2)
+
+
+def test_an_unknown_name_lists_the_known() -> None:
+    with pytest.raises(InputError, match="convnetjs_cifar10, lenet_digits"):
+        load_recipe("lenet")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES_FOLDER.glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_a_shipped_recipe_states_command_cost_and_result(path: Path) -> None:
+    text = path.read_text()
+    assert f"Command: sightline train {path.stem}" in text
+    assert "\nCost: " in text
+    assert "\nResult: " in text
+    assert load_recipe(path.stem).epochs > 0

@@ -1,0 +1,159 @@
+"""The model card: `<name>.card.json` beside `<name>.keras`, what it is and how it came to be."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge.bundle import InputSpec, Sha256
+from edge.errors import InputError
+from edge.files import sha256, write_text
+
+if TYPE_CHECKING:
+    import keras
+
+    from train.data import LabelledImages
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataCard(_Part):
+    """The images trained on; `sha256` is that of their pixels and labels."""
+
+    source: str
+    n: int
+    sha256: Sha256
+
+
+class Machine(_Part):
+    """Where it was trained. The weights repeat bit for bit only with the same cores and versions."""
+
+    cpu: str
+    architecture: str
+    cores: int
+    devices: tuple[str, ...]
+    python: str
+    backend: str
+    packages: dict[str, str]
+
+
+class Card(_Part):
+    """What is known of a `.keras` file.
+
+    The first three fields are needed to use the model; a model that was not trained here needs a
+    card with these alone. The others are its provenance.
+
+    Attributes:
+        labels: one name a class, in the order of the logits.
+        input: size and resize rule; the pixel convention is `edge.pixels.normalise`.
+        recipe: all fields of the recipe; seed: the one it was trained with.
+        command: trains the same model again.
+        seconds: of training, without the final evaluation.
+        parameters, macs: weights, and multiply-accumulates for one picture.
+        metrics: `test_top1` in per cent with `test_n` images and its 95 % interval
+            `test_ci95_low`, `test_ci95_high`; the last epoch's `train_loss` and `train_top1`;
+            `validation_top1` where images were held out.
+        weights_sha256: of the weights' values, equal when a training is repeated.
+        model_sha256: of the `.keras` file, which also holds the time of writing.
+    """
+
+    name: str
+    labels: tuple[str, ...] = Field(min_length=2)
+    input: InputSpec
+    recipe: dict[str, Any] | None = None
+    seed: int | None = None
+    command: str | None = None
+    data: DataCard | None = None
+    machine: Machine | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    metrics: dict[str, float] = {}
+    weights_sha256: Sha256 | None = None
+    model_sha256: Sha256 | None = None
+
+
+def card_path(model_path: Path) -> Path:
+    """Where the card of a `.keras` file lies."""
+    return model_path.with_suffix(".card.json")
+
+
+def read_card(model_path: Path) -> Card:
+    """The card beside a `.keras` file.
+
+    Raises:
+        InputError: it is missing, is no card, or was written for another file.
+    """
+    path = card_path(model_path)
+    try:
+        card = Card.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{model_path} has no card: {path} cannot be read ({error.strerror}). `sightline train` writes "
+            "one; for a model made elsewhere write it by hand, with name, labels and input (height, width, "
+            "resize)."
+        ) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{path} is not a model card: {where}: {first['msg']}. Train the model anew."
+        ) from error
+    if card.model_sha256 is not None and card.model_sha256 != sha256(model_path):
+        raise InputError(
+            f"{path} was written for another file than {model_path}: the SHA-256 differs. "
+            "Copy both together, or train the model anew."
+        )
+    return card
+
+
+def write_card(card: Card, model_path: Path) -> None:
+    """Write the card beside the model, whole or not at all."""
+    write_text(card_path(model_path), card.model_dump_json(indent=2, exclude_none=True) + "\n")
+
+
+def data_card(data: LabelledImages) -> DataCard:
+    """The provenance of a training split."""
+    return DataCard(source=data.source, n=len(data), sha256=data.sha256())
+
+
+def weights_sha256(model: keras.Model) -> str:
+    """The hash of all weights' values, in the model's order."""
+    digest = hashlib.sha256()
+    for values in model.get_weights():
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def this_machine() -> Machine:
+    """The machine and the versions that this process trains with."""
+    import keras
+
+    backend = keras.config.backend()
+    return Machine(
+        cpu=_cpu_model(),
+        architecture=platform.machine(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        devices=tuple(keras.distribution.list_devices()),
+        python=platform.python_version(),
+        backend=backend,
+        packages={name: importlib.import_module(name).__version__ for name in ("keras", backend, "numpy")},
+    )
+
+
+def _cpu_model() -> str:
+    """The processor's name; Arm machines often state none, then the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())

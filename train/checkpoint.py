@@ -1,0 +1,88 @@
+"""Checkpoints: the model with its optimiser, and how far the training had come, in one file."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import InputError
+from edge.files import whole_file
+from train.weights import load_keras
+
+if TYPE_CHECKING:
+    import keras
+
+STATE = "sightline.json"
+"""The member that we add to the `.keras` archive; Keras does not look at it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a training had come.
+
+    Attributes:
+        recipe: all its fields.
+        data_sha256: of the images trained on.
+        step: batches done.
+        metrics: means over the batches done of the epoch that was broken off.
+        seconds: spent on them.
+    """
+
+    recipe: dict[str, Any]
+    data_sha256: str
+    step: int
+    metrics: dict[str, float]
+    seconds: float
+
+
+def save_checkpoint(path: Path, model: keras.Model, state: State) -> None:
+    """Write both, whole or not at all, so that weights and step never disagree.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    try:
+        with whole_file(path) as temporary:
+            model.save(temporary)
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(STATE, json.dumps(asdict(state)))
+    except OSError as error:
+        raise InputError(f"Cannot write the checkpoint {path}: {error}.") from error
+
+
+def load_checkpoint(path: Path, recipe: dict[str, Any], data_sha256: str) -> tuple[keras.Model, State]:
+    """The compiled model and its state.
+
+    Raises:
+        InputError: there is none, or it belongs to another recipe or other data.
+    """
+    if not path.is_file():
+        raise InputError(f"Nothing to resume: {path} does not exist. Train without --resume.")
+    model = load_keras(path)
+    state = _state(path)
+    differing = [key for key in recipe if state.recipe.get(key) != recipe[key]]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"{path} belongs to another recipe: {key} was {state.recipe.get(key)!r}, now {recipe[key]!r}. "
+            "Resume with the same recipe and KEY=VALUE, or train without --resume."
+        )
+    if state.data_sha256 != data_sha256:
+        raise InputError(
+            f"{path} was trained on other images (SHA-256 {state.data_sha256[:12]}…, now "
+            f"{data_sha256[:12]}…). Resume with the same --data, or train without --resume."
+        )
+    return model, state
+
+
+def _state(path: Path) -> State:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return State(**json.loads(archive.read(STATE)))
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is a Keras model, but no checkpoint of ours ({error}). Train without --resume."
+        ) from error

@@ -1,0 +1,308 @@
+"""Labelled images, from three places: CIFAR-10's official folder, `DIR/<class>/*`, embedded digits.
+
+Images are uint8 RGB throughout; normalisation is `edge.pixels.normalise`, applied by the batch.
+Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import InputError, MissingPackageError
+from edge.pixels import Image, ResizeRule, fit
+from edge.sources import IMAGE_SUFFIXES
+from edge.sources.images import read_image as read_bgr
+
+CIFAR10_FOLDER = "cifar-10-batches-py"
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """One split of a classification data set, in memory.
+
+    Attributes:
+        images: uint8 (N, H, W, 3), RGB.
+        labels: int64 (N,), indices into `class_names`.
+        class_names: one name a class.
+        source: what was read, for cards and reports ("cifar10/train").
+    """
+
+    images: Image
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
+            raise InputError(
+                f"Expected uint8 images of shape (N, H, W, 3), got {self.images.dtype} {self.images.shape}."
+            )
+        if len(self.images) == 0 or len(self.images) != len(self.labels):
+            raise InputError(f"{self.source}: {len(self.images)} images and {len(self.labels)} labels.")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def sha256(self) -> str:
+        """The hash of pixels and labels, by which a card names its data."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.images).data)
+        digest.update(np.ascontiguousarray(self.labels).data)
+        return digest.hexdigest()
+
+    def take(self, indices: NDArray[np.integer[Any]], note: str) -> LabelledImages:
+        """The images at `indices`, in that order."""
+        return LabelledImages(
+            self.images[indices], self.labels[indices], self.class_names, f"{self.source}{note}"
+        )
+
+
+def load(
+    data: str, split: str, height: int = 32, width: int = 32, rule: ResizeRule = "crop"
+) -> LabelledImages:
+    """Read one split.
+
+    Args:
+        data: `digits` (scikit-learn's, embedded), a folder that is or holds CIFAR-10's
+            `cifar-10-batches-py`, or a folder of class folders.
+        split: `train` or `test`.
+        height, width, rule: how pictures that have another size are brought to the model's.
+
+    Raises:
+        InputError: the folder is missing, empty or of another shape.
+    """
+    if split not in SPLITS:
+        raise InputError(f"Unknown split '{split}'; there are {', '.join(SPLITS)}.")
+    images = _reader(data)(split)
+    if isinstance(images, LabelledImages) and images.images.shape[1:3] == (height, width):
+        return images
+    return _resized(images, height, width, rule)
+
+
+def pick(data: LabelledImages, count: int, seed: int = 0) -> NDArray[np.int64]:
+    """`count` indices spread evenly over the classes, the same ones for the same seed, ascending."""
+    order = np.random.default_rng(seed).permutation(len(data))
+    rank = np.empty(len(data), np.int64)
+    for label in np.unique(data.labels):
+        members = order[data.labels[order] == label]
+        rank[members] = np.arange(len(members))
+    chosen = order[np.argsort(rank[order], kind="stable")][:count]
+    return np.sort(chosen)
+
+
+@dataclass(frozen=True)
+class _ImageFiles:
+    """Pictures not yet read: they are resized one by one, since their sizes differ."""
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    class_names: tuple[str, ...]
+    source: str
+
+
+def _reader(data: str) -> Callable[[str], LabelledImages | _ImageFiles]:
+    if data == "digits":
+        return _digits
+    folder = Path(data)
+    if not folder.is_dir():
+        raise InputError(
+            f"No data folder {folder}. Expected one that holds {CIFAR10_FOLDER}/ or <class>/* folders, "
+            "or the word 'digits'."
+        )
+    for candidate in (folder, folder / CIFAR10_FOLDER):
+        if (candidate / "batches.meta").is_file() or (candidate / "data_batch_1").is_file():
+            return lambda split: _cifar10(candidate, split)
+    return lambda split: _class_folders(folder, split)
+
+
+# -- scikit-learn's digits ------------------------------------------------------------------------
+
+
+def _digits(split: str) -> LabelledImages:
+    """1,797 handwritten digits, 8x8 grey values 0..16; every fifth image is the test split."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise MissingPackageError("scikit-learn", "train", "The embedded digits data set") from error
+    digits = load_digits()
+    held_out = np.arange(len(digits.target)) % 5 == 0
+    chosen = held_out if split == "test" else ~held_out
+    grey = (digits.images[chosen] * (255 / 16)).round().astype(np.uint8)
+    return LabelledImages(
+        np.repeat(grey[..., None], 3, axis=3),
+        digits.target[chosen].astype(np.int64),
+        tuple(str(name) for name in digits.target_names),
+        f"digits/{split}",
+    )
+
+
+# -- CIFAR-10 -------------------------------------------------------------------------------------
+
+
+class _Array:
+    """Stands in for a pickled NumPy array: keeps its parts and computes nothing.
+
+    NumPy's own classes must not see a damaged file: their `__setstate__` believes what they are
+    told, and one wrong byte can corrupt the process's uint8 type or ask for gigabytes.
+    """
+
+    _state: Any = None
+
+    def __init__(self, *args: Any) -> None:
+        self.args = args
+
+    def __setstate__(self, state: Any) -> None:
+        self._state = state
+
+    def pixels(self) -> Image:
+        """The array; where its parts are no array of uint8 in C order, this raises what they lead to."""
+        _, shape, dtype, fortran, content = self._state
+        if dtype.args[0] not in (b"u1", "u1") or fortran:
+            raise ValueError(f"expected uint8, found {dtype.args[0]}")
+        pixels: Image = np.frombuffer(content, np.uint8).reshape(shape)
+        return pixels
+
+
+# The implementation in Python: the one in C allocates as much as a damaged file asks for.
+class _NoCode(pickle._Unpickler):
+    """CIFAR-10 is distributed as pickles, and a pickle may run code: this one builds arrays alone."""
+
+    _STANDS_FOR: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): _Array,
+        ("numpy", "dtype"): _Array,
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        # Python 3 writes bytes so when it writes for Python 2.
+        ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return self._STANDS_FOR[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} has no place in an image batch") from None
+
+
+def _cifar10(folder: Path, split: str) -> LabelledImages:
+    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
+    class_names = _cifar10_class_names(folder / "batches.meta")
+    batches = [_cifar10_batch(folder / name, len(class_names)) for name in names]
+    planes = np.concatenate([images for images, _ in batches])
+    return LabelledImages(
+        np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)),
+        np.concatenate([labels for _, labels in batches]),
+        class_names,
+        f"cifar10/{split}",
+    )
+
+
+def _cifar10_class_names(path: Path) -> tuple[str, ...]:
+    names = _unpickled(path).get(b"label_names")
+    if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
+        raise _not_cifar10(path, f"expected label_names, a list of names, found {_kind(names)}")
+    return tuple(name.decode(errors="replace") for name in names)
+
+
+def _cifar10_batch(path: Path, classes: int) -> tuple[Image, NDArray[np.int64]]:
+    """Images as uint8 (N, 3072), channel by channel, and labels below `classes`."""
+    content = _unpickled(path)
+    data, labels = content.get(b"data"), content.get(b"labels")
+    if not isinstance(data, _Array):
+        raise _not_cifar10(path, f"expected data, an array, found {_kind(data)}")
+    try:
+        images = data.pixels()
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise _not_cifar10(path, f"expected data, an array of uint8 ({error})") from error
+    if images.shape[1:] != (3072,):
+        raise _not_cifar10(path, f"expected data, rows of 3,072 pixels, found the shape {images.shape}")
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise _not_cifar10(path, f"expected labels, a list of whole numbers, found {_kind(labels)}")
+    if len(labels) != len(images) or not all(0 <= label < classes for label in labels):
+        raise _not_cifar10(path, f"expected a label from 0 to {classes - 1} for each of {len(images)} images")
+    return images, np.asarray(labels, np.int64)
+
+
+def _unpickled(path: Path) -> dict[bytes, Any]:
+    try:
+        with open(path, "rb") as stream:
+            content = _NoCode(stream, encoding="bytes").load()
+    except Exception as error:  # A damaged pickle may raise anything.
+        raise _not_cifar10(path, str(error) or type(error).__name__) from error
+    if not isinstance(content, dict):
+        raise _not_cifar10(path, f"expected a dictionary, found {_kind(content)}")
+    return content
+
+
+def _not_cifar10(path: Path, why: str) -> InputError:
+    return InputError(f"{path} is not a CIFAR-10 batch: {why}. Unpack the official archive anew.")
+
+
+def _kind(value: Any) -> str:
+    return "none" if value is None else type(value).__name__
+
+
+# -- a folder of class folders --------------------------------------------------------------------
+
+
+def _class_folders(folder: Path, split: str) -> _ImageFiles:
+    """`DIR/train/<class>/*` and `DIR/test/<class>/*` where they exist, else a fifth held out by name."""
+    separate = all((folder / name).is_dir() for name in SPLITS)
+    root = folder / split if separate else folder
+    class_names = _class_names(root)
+    differing = set(_class_names(folder / "train")) ^ set(_class_names(folder / "test")) if separate else ()
+    if differing:
+        raise InputError(
+            f"The class folders of {folder}/train and {folder}/test differ: {', '.join(sorted(differing))}."
+        )
+    found = [
+        (path, label)
+        for label, name in enumerate(class_names)
+        for path in _visible(root / name)
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and (separate or _held_out(f"{name}/{path.name}") == (split == "test"))
+    ]
+    if len(class_names) < 2 or not found:
+        raise InputError(
+            f"{root} holds {len(class_names)} class folders and {len(found)} images for '{split}'. "
+            f"Expected {CIFAR10_FOLDER}/ or DIR/<class>/*.jpg with at least two classes."
+        )
+    paths, labels = zip(*found, strict=True)
+    return _ImageFiles(paths, labels, class_names, f"{folder.resolve().name}/{split}")
+
+
+def _class_names(folder: Path) -> tuple[str, ...]:
+    return tuple(entry.name for entry in _visible(folder) if entry.is_dir())
+
+
+def _visible(folder: Path) -> list[Path]:
+    """The entries of a folder by name, without those hidden by a dot (.git, .DS_Store)."""
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+
+
+def _held_out(name: str) -> bool:
+    """A fifth of all names, by hash: adding a picture never moves another one between the splits."""
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 5 == 0
+
+
+def read_image(path: Path) -> Image:
+    """Decode one picture, as the edge does: uint8 (H, W, 3), RGB. Raises SourceError."""
+    import cv2
+
+    return np.asarray(cv2.cvtColor(read_bgr(path), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _resized(data: LabelledImages | _ImageFiles, height: int, width: int, rule: ResizeRule) -> LabelledImages:
+    pictures = (read_image(path) for path in data.paths) if isinstance(data, _ImageFiles) else data.images
+    images = np.stack([fit(picture, height, width, rule) for picture in pictures])
+    return LabelledImages(images, np.asarray(data.labels, np.int64), data.class_names, data.source)

@@ -1,0 +1,247 @@
+"""What a Keras model costs, layer by layer, and how far each layer sees.
+
+Multiply-accumulates of a convolution (Howard et al. 2017, MobileNets, arXiv 1704.04861, section 3.1):
+    H_out * W_out * K_h * K_w * C_in / groups * C_out
+Receptive fields by Araujo, Norris and Sim 2019, "Computing Receptive Fields of Convolutional Neural
+Networks", distill.pub, doi 10.23915/distill.00021: the interval of input pixels behind the first
+output of each layer, and the stride, composed along the graph; where paths join, their union.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from edge.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The input pixels behind a tensor, along one axis: output k sees [first + k*stride, last + k*stride].
+
+    `whole` says that each output sees the whole picture, however it is placed (a dense layer, a
+    global mean); the interval then means nothing.
+    """
+
+    first: int = 0
+    last: int = 0
+    stride: int = 1
+    whole: bool = False
+
+    @property
+    def size(self) -> int:
+        """Pixels seen, those in the padding included."""
+        return self.last - self.first + 1
+
+    def through(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Axis:
+        """After a window of `kernel` taps, `dilation` apart, moved by `stride`, `padding` at the start."""
+        first = self.first - padding * self.stride
+        last = self.last + (dilation * (kernel - 1) - padding) * self.stride
+        return Axis(first, last, self.stride * stride, self.whole)
+
+    def joined(self, other: Axis) -> Axis:
+        """What an element-wise operation on two tensors sees."""
+        return Axis(
+            min(self.first, other.first),
+            max(self.last, other.last),
+            max(self.stride, other.stride),
+            self.whole or other.whole,
+        )
+
+
+Field = tuple[Axis, Axis]
+"""Height and width."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer: output shape without the batch, weights, multiply-accumulates, and what it sees.
+
+    `known` is False for a kind whose multiply-accumulates or receptive field have no rule here:
+    it then counts as none, and as seeing what its input sees.
+    """
+
+    name: str
+    kind: str
+    shape: Shape
+    parameters: int
+    macs: int
+    field: Field
+    known: bool
+
+
+@dataclass(frozen=True)
+class Description:
+    """A whole model.
+
+    Attributes:
+        rows: in the order of computation; a layer used twice stands twice, its weights at the first.
+        parameters, trainable: weights in all, and those that training changes.
+        macs: multiply-accumulates for one picture.
+        unknown: kinds of layers that have no rule here, see `Row.known`.
+    """
+
+    rows: tuple[Row, ...]
+    parameters: int
+    trainable: int
+    macs: int
+    unknown: tuple[str, ...]
+
+
+def describe(model: keras.Model) -> Description:
+    """Walk the graph of a functional or sequential model with one picture as input.
+
+    Raises:
+        InputError: the model is a subclass, whose layers Keras does not record.
+    """
+    if _graph(model) is None:
+        raise InputError(
+            f"Model '{model.name}' is a {type(model).__name__} without a recorded graph. "
+            "Build it with keras.Model(inputs, outputs) or keras.Sequential."
+        )
+    fields: dict[int, Field] = {id(tensor): (Axis(), Axis()) for tensor in model.inputs}
+    rows = tuple(_rows(model, fields, set()))
+    return Description(
+        rows,
+        model.count_params(),
+        sum(math.prod(weight.shape) for weight in model.trainable_weights),
+        sum(row.macs for row in rows),
+        tuple(sorted({row.kind for row in rows if not row.known})),
+    )
+
+
+def _rows(model: Any, fields: dict[int, Field], seen: set[int]) -> Iterator[Row]:
+    """The rows of a model whose inputs' fields are known; fills in the fields of its outputs."""
+    for node in _nodes(model):
+        layer = node.operation
+        inputs, output = node.input_tensors, node.outputs[0]
+        field = _joined([fields[id(tensor)] for tensor in inputs])
+        if _graph(layer) is not None:
+            for inner, outer in zip(layer.inputs, inputs, strict=True):
+                fields[id(inner)] = fields[id(outer)]
+            yield from _rows(layer, fields, seen)
+            field = fields[id(layer.outputs[0])]
+        else:
+            field = _field_after(layer, field, inputs[0].shape, output.shape)
+            yield _row(layer, inputs[0].shape, output.shape, field, seen)
+        fields.update({id(tensor): field for tensor in node.outputs})
+
+
+def _graph(model: Any) -> dict[int, list[Any]] | None:
+    """A model's calls by depth, the output's being 0; None for a plain layer.
+
+    Keras 3 has no public way to walk a graph by call; these two attributes are its own.
+    """
+    graph: dict[int, list[Any]] | None = getattr(
+        getattr(model, "_functional", None) or model, "_nodes_by_depth", None
+    )
+    return graph
+
+
+def _nodes(model: Any) -> Iterator[Any]:
+    """The calls in the order of computation, without the inputs."""
+    graph = _graph(model) or {}
+    for depth in sorted(graph, reverse=True):
+        yield from (node for node in graph[depth] if not node.is_input)
+
+
+def _row(layer: Any, before: Shape, after: Shape, field: Field, seen: set[int]) -> Row:
+    kind = type(layer).__name__
+    weights = 0 if id(layer) in seen or not hasattr(layer, "count_params") else layer.count_params()
+    seen.add(id(layer))
+    macs = _MACS[kind](layer, before, after) if kind in _MACS else 0
+    placed = field[0].whole or kind in _PLACED or before[1:-1] == after[1:-1]
+    known = placed and (kind in _MACS or not weights)
+    return Row(layer.name, kind, tuple(after[1:]), weights, macs, field, known)
+
+
+# -- multiply-accumulates -------------------------------------------------------------------------
+
+
+def _conv_macs(layer: Any, before: Shape, after: Shape) -> int:
+    """The kernel's size is K_h * K_w * C_in / groups * C_out already."""
+    return _positions(layer, after) * _product(layer.kernel.shape)
+
+
+def _separable_macs(layer: Any, before: Shape, after: Shape) -> int:
+    kernels = (layer.depthwise_kernel, layer.pointwise_kernel)
+    return _positions(layer, after) * sum(_product(kernel.shape) for kernel in kernels)
+
+
+def _dense_macs(layer: Any, before: Shape, after: Shape) -> int:
+    return _product(after[1:-1]) * _product(layer.kernel.shape)
+
+
+def _positions(layer: Any, shape: Shape) -> int:
+    return _product(shape[1:-1] if layer.data_format == "channels_last" else shape[2:])
+
+
+def _product(sizes: Shape) -> int:
+    """Sizes that are not fixed count as one."""
+    return math.prod(size or 1 for size in sizes)
+
+
+_MACS: dict[str, Callable[[Any, Shape, Shape], int]] = {
+    "Conv2D": _conv_macs,
+    "DepthwiseConv2D": _conv_macs,
+    "SeparableConv2D": _separable_macs,
+    "Dense": _dense_macs,
+    # Folded into the convolution before it when the model is exported.
+    "BatchNormalization": lambda layer, before, after: 0,
+    # Part of a keras.applications model's preprocessing: once a pixel, no kernel.
+    "Normalization": lambda layer, before, after: 0,
+}
+
+# -- receptive fields -----------------------------------------------------------------------------
+
+_WINDOWED = frozenset({"Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D"})
+_WHOLE = frozenset({"Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D"})
+_PLACED = _WINDOWED | _WHOLE | {"ZeroPadding2D", "Cropping2D", "UpSampling2D"}
+
+
+def _field_after(layer: Any, field: Field, before: Shape, after: Shape) -> Field:
+    kind = type(layer).__name__
+    if kind in _WHOLE:
+        return _each(field, lambda axis, _: replace(axis, whole=True))
+    if kind in _WINDOWED:
+        sizes = before[1:3] if layer.data_format == "channels_last" else before[2:4]
+        return _each(field, lambda axis, i: _windowed(axis, layer, i, sizes[i]))
+    if kind == "ZeroPadding2D":
+        return _each(field, lambda axis, i: axis.through(1, 1, layer.padding[i][0]))
+    if kind == "Cropping2D":
+        return _each(field, lambda axis, i: axis.through(1, 1, -layer.cropping[i][0]))
+    if kind == "UpSampling2D":
+        return _each(field, lambda axis, i: replace(axis, stride=max(1, axis.stride // layer.size[i])))
+    return field
+
+
+def _windowed(axis: Axis, layer: Any, index: int, size: int | None) -> Axis:
+    window = getattr(layer, "kernel_size", None) or layer.pool_size
+    dilation = getattr(layer, "dilation_rate", (1, 1))[index]
+    kernel, stride = window[index], layer.strides[index]
+    padding = _same_padding(size, dilation * (kernel - 1) + 1, stride) if layer.padding == "same" else 0
+    return axis.through(kernel, stride, padding, dilation)
+
+
+def _same_padding(size: int | None, extent: int, stride: int) -> int:
+    """Pixels before the first under SAME padding; an open size counts as a multiple of the stride."""
+    rest = (size or stride) % stride or stride
+    return max(extent - rest, 0) // 2
+
+
+def _each(field: Field, change: Callable[[Axis, int], Axis]) -> Field:
+    return change(field[0], 0), change(field[1], 1)
+
+
+def _joined(fields: list[Field]) -> Field:
+    height, width = fields[0]
+    for other in fields[1:]:
+        height, width = height.joined(other[0]), width.joined(other[1])
+    return height, width

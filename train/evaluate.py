@@ -1,0 +1,97 @@
+"""Top-1 accuracy of a Keras model, or of a bundle as a device would run it (without TensorFlow)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edge.errors import InputError
+from edge.pixels import normalise
+from train.data import LabelledImages
+
+if TYPE_CHECKING:
+    import keras
+
+    from edge.model import Model
+
+Advance = Callable[[int], object]
+"""Told after each part how many images were done, for a progress bar."""
+
+Z_95 = 1.959963984540054
+"""The 97.5 % point of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class Top1:
+    """`right` of `n` images named correctly."""
+
+    right: int
+    n: int
+
+    @property
+    def per_cent(self) -> float:
+        return 100 * self.right / self.n
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """The 95 % interval in per cent: Wilson 1927, doi 10.1080/01621459.1927.10502953."""
+        p, n, zz = self.right / self.n, self.n, Z_95 * Z_95
+        centre = (p + zz / (2 * n)) / (1 + zz / n)
+        half = Z_95 / (1 + zz / n) * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
+        return 100 * max(0.0, centre - half), 100 * min(1.0, centre + half)
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields of `evaluate --json` that are the same for every model."""
+        return {"metric": "top1", "value": self.per_cent, "n": self.n, "ci95": list(self.ci95)}
+
+
+def keras_top1(
+    model: keras.Model, data: LabelledImages, advance: Advance | None = None, batch_size: int = 500
+) -> Top1:
+    """Accuracy of a model that takes float32 (N, H, W, 3) in [-1, 127/128] and gives logits."""
+    import keras
+
+    right = 0
+    for start in range(0, len(data), batch_size):
+        part = slice(start, start + batch_size)
+        logits = keras.ops.convert_to_numpy(model(normalise(data.images[part]), training=False))
+        right += int((logits.argmax(axis=1) == data.labels[part]).sum())
+        if advance:
+            advance(len(logits))
+    return Top1(right, len(data))
+
+
+def bundle_top1(model: Model, data: LabelledImages, advance: Advance | None = None) -> Top1:
+    """Accuracy of an opened bundle, image by image as on a device."""
+    right = 0
+    for picture, label in zip(data.images, data.labels, strict=True):
+        result = model.decode(model.infer(model.prepare(picture)), picture)
+        right += result.index == int(label)
+        if advance:
+            advance(1)
+    return Top1(right, len(data))
+
+
+def check_labels(data: LabelledImages, labels: tuple[str, ...], model: str) -> None:
+    """Raises InputError unless the data's classes are the model's labels, in the same order."""
+    if data.class_names == labels:
+        return
+    if len(data.class_names) != len(labels):
+        raise InputError(
+            f"{data.source} has {len(data.class_names)} classes, {model} has {len(labels)}: "
+            f"{_shortened(data.class_names)} against {_shortened(labels)}. "
+            "Evaluate on the data set it was made for."
+        )
+    at = int(np.argmax([a != b for a, b in zip(data.class_names, labels, strict=True)]))
+    raise InputError(
+        f"{data.source} and {model} disagree on class {at}: '{data.class_names[at]}' against '{labels[at]}'. "
+        "Evaluate on the data set it was made for, or name the class folders as its labels."
+    )
+
+
+def _shortened(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")

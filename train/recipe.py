@@ -1,0 +1,164 @@
+"""A recipe: everything that decides a training, as one frozen value.
+
+A recipe file is Python: its docstring states command, cost and result, and it defines `RECIPE`.
+Any field can be changed from the command line as KEY=VALUE.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from edge.errors import InputError
+from edge.pixels import ResizeRule
+
+DATA = ("digits", "cifar10", "folder")
+RECIPES_FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to train, on what, and how.
+
+    Attributes:
+        name: the name of the model's files.
+        model: import string of a function `(height, width, classes) -> keras.Model` whose input
+            is float32 (N, H, W, 3) in [-1, 127/128] and whose output is logits (N, classes).
+        data: `digits`, or `cifar10` or `folder`, both of which need `--data DIR`.
+        height, width: input size in pixels; resize: how other sizes are brought to it.
+        epochs, batch_size: passes over the data, images a step.
+        learning_rate: the peak; it rises linearly over `warmup_epochs` and falls to zero along a
+            half cosine (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts).
+        momentum: of SGD with Nesterov's correction.
+        weight_decay: decoupled, a step subtracts learning_rate * weight_decay * weight.
+        label_smoothing: share of the target spread over all classes.
+        flip: mirror half the images left to right, drawn anew each epoch.
+        shift_px: shift each image by up to that many pixels either way, padding with 128.
+        hold_out: that many training images, spread over the classes, are kept aside for
+            validation; 0 trains on all. The test split is never used for choices.
+        seed: of initial weights, order and augmentation.
+    """
+
+    name: str
+    model: str
+    data: str
+    epochs: int
+    height: int = 32
+    width: int = 32
+    resize: ResizeRule = "crop"
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    warmup_epochs: float = 1.0
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    flip: bool = False
+    shift_px: int = 0
+    hold_out: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (holds, rule) in _RULES.items():
+            if not holds(getattr(self, name)):
+                raise InputError(f"Recipe {self.name}: {name} must be {rule}, got {getattr(self, name)!r}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, for the model card."""
+        return asdict(self)
+
+
+def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: least <= value < math.inf, f"at least {least}"
+
+
+def _one_of(choices: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in choices, "one of " + ", ".join(choices)
+
+
+def _share() -> tuple[Callable[[Any], bool], str]:
+    return lambda value: 0 <= value < 1, "at least 0 and below 1"
+
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (lambda name: re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None, "a plain file name"),
+    "data": _one_of(DATA),
+    "resize": _one_of(get_args(ResizeRule)),
+    "epochs": _at_least(1),
+    "height": _at_least(1),
+    "width": _at_least(1),
+    "batch_size": _at_least(1),
+    "learning_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
+    "warmup_epochs": _at_least(0),
+    "momentum": _share(),
+    "weight_decay": _at_least(0),
+    "label_smoothing": _share(),
+    "shift_px": _at_least(0),
+    "hold_out": _at_least(0),
+    "seed": (lambda seed: 0 <= seed < 2**32, "at least 0 and below 2**32"),
+}
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """The recipe of a file, or of a name in `train/recipes`.
+
+    Raises:
+        InputError: there is none, it cannot be run, or it defines no `RECIPE`.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".py":
+        path = RECIPES_FOLDER / f"{name_or_path}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES_FOLDER.glob("[a-z]*.py")))
+        raise InputError(
+            f"No recipe '{name_or_path}'. The known ones are {known}; a path to a .py works too."
+        )
+    spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{path} cannot be imported as Python.")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except InputError:
+        raise
+    except Exception as error:  # A recipe is Python: it may fail in any way.
+        raise InputError(f"{path} cannot be run: {type(error).__name__}: {error}.") from error
+    recipe = getattr(module, "RECIPE", None)
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"{path} defines no RECIPE = Recipe(...).")
+    return recipe
+
+
+def changed(recipe: Recipe, assignments: tuple[str, ...]) -> Recipe:
+    """The recipe with `KEY=VALUE` applied, each value of the field's own type.
+
+    Raises:
+        InputError: no such field, or a value of another type or outside the field's range.
+    """
+    kinds = get_type_hints(Recipe)
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or key not in kinds:
+            raise InputError(f"'{assignment}' is not KEY=VALUE with a KEY of: {', '.join(kinds)}.")
+        values[key] = _parsed(key, text, kinds[key])
+    return replace(recipe, **values)
+
+
+def _parsed(key: str, text: str, kind: Any) -> Any:
+    expected, parse = _PARSERS.get(kind, ("text", str))
+    try:
+        return parse(text)
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{key} takes {expected}, got '{text}'.") from error
+
+
+_PARSERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
+    int: ("a whole number", int),
+    float: ("a number", float),
+    bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+}

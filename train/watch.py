@@ -1,0 +1,57 @@
+"""How a training shows itself: a bar on a terminal, elsewhere one line an epoch."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from train.recipe import Recipe
+
+
+class Watch:
+    """A `train.fit.Watcher` that prints; a context manager."""
+
+    def __init__(self, recipe: Recipe, steps_per_epoch: int, console: Console) -> None:
+        self._recipe, self._steps_per_epoch, self._console = recipe, steps_per_epoch, console
+        self._bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Watch:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def step_done(self, step: int, metrics: dict[str, float]) -> None:
+        total = self._recipe.epochs * self._steps_per_epoch
+        if self._task is None:  # Not before: after a resume the time left must not count the old steps.
+            self._task = self._bar.add_task("", total=total, completed=step, epoch="", note="")
+        epoch = f"{(step - 1) // self._steps_per_epoch + 1}/{self._recipe.epochs}"
+        self._bar.update(self._task, completed=step, epoch=epoch, note=_note(metrics))
+
+    def epoch_done(self, epoch: int, metrics: dict[str, float]) -> None:
+        if not self._console.is_terminal:
+            text = f"epoch {epoch}/{self._recipe.epochs}  {_note(metrics)}"
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def _note(metrics: dict[str, float]) -> str:
+    text = f"loss {metrics['loss']:.3f}  accuracy {100 * metrics['accuracy']:.1f} %"
+    if "validation_top1" in metrics:
+        text += f"  validation {metrics['validation_top1']:.1f} %"
+    return text

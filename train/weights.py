@@ -1,0 +1,46 @@
+"""Reading and writing `.keras` files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.errors import InputError
+from edge.files import whole_file
+from train.backend import import_keras
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load_keras(path: Path) -> keras.Model:
+    """The model of a `.keras` file, in Keras's safe mode: a file cannot bring code of its own.
+
+    Raises:
+        InputError: the file is missing, is no Keras model, or is refused by the safe mode.
+        MissingPackageError: Keras is not installed.
+    """
+    if not path.is_file():
+        raise InputError(f"No model {path}: expected a .keras file. `sightline train RECIPE` writes one.")
+    keras = import_keras()
+    try:
+        return keras.models.load_model(path)
+    except Exception as error:  # Keras raises whatever its many deserialisers meet.
+        first_line = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{path} is not a Keras model that can be loaded ({first_line}). "
+            "Expected a .keras file of Keras 3 without Lambda layers; train or save it anew."
+        ) from error
+
+
+def save_keras(model: keras.Model, path: Path) -> None:
+    """Write a `.keras` file, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        with whole_file(path) as temporary:
+            model.save(temporary)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error}. Choose another folder with --out.") from error
