@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -16,6 +14,7 @@ from edge.bundle import PRECISIONS, Artefact, Bundle, Precision
 from edge.files import whole_file, write_text
 from edge.runners.cuda import Device
 from edge.runners.plans import NO_DEVICE, PlanCard, Toolkit, find_toolkit, plan_path
+from export.interrupt import interrupt_noted
 from export.tensorrt import OnStep, Plan, build_plan, device_to_build_for
 
 
@@ -88,7 +87,10 @@ def _progress() -> Iterator[OnStep]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = SpinnerColumn(), TimeElapsedColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as shown, _interrupt() as stopped:
+    with (
+        Progress(*columns, console=Console(stderr=True), transient=True) as shown,
+        interrupt_noted() as stopped,
+    ):
         task = shown.add_task("Building", total=None)
 
         def on_step(phase: str, done: int, of: int) -> bool:
@@ -96,19 +98,3 @@ def _progress() -> Iterator[OnStep]:
             return not stopped.is_set()
 
         yield on_step
-
-
-@contextmanager
-def _interrupt() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets. An exception must not pass through NVIDIA's builder; it is raised after."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: stopped.set())
-    try:
-        yield stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if stopped.is_set():
-            raise KeyboardInterrupt

@@ -145,7 +145,7 @@ def _load_timings(config: Any, path: Path) -> None:
 
 def _store_timings(config: Any, path: Path) -> None:
     with whole_file(path) as temporary:
-        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+        temporary.write_bytes(config.get_timing_cache().serialize())
 
 
 def _tensors(trt: Any, tensors: Any) -> tuple[Tensor, ...]:
@@ -165,7 +165,6 @@ def _log(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.clear()
 
         def clear(self) -> None:
             self.problems: list[str] = []

@@ -45,8 +45,10 @@ def open_runner(bundle: Bundle, backend: str, precision: Precision, threads: int
 
 
 def _usable(bundle: Bundle) -> list[str]:
-    """Backends to try for `auto`, without loading any of them."""
-    names = ["tensorrt"] if any((bundle.folder / "plans").glob("*.plan")) else []
+    """Backends to try for `auto`; none is loaded, but for TensorRT where the bundle holds a plan."""
+    from edge.runners.plans import usable_plan
+
+    names = ["tensorrt"] if usable_plan(bundle) else []
     names += ["tflite"] if _installed("ai_edge_litert", "tflite_runtime") else []
     return [*names, *(["onnx"] if _installed("onnxruntime") else [])] or ["tflite"]
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edge.bundle import Artefact, Bundle, Precision, Sha256
 from edge.errors import BundleChanged, InputError, MissingPackageError
-from edge.runners.cuda import Device
+from edge.runners.cuda import Device, probe
 
 Flavour = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -86,6 +86,18 @@ def plan_path(bundle: Bundle, artefact: Artefact, toolkit: Toolkit, device: Devi
     parts = (artefact.sha256, toolkit.flavour, toolkit.version, str(device or NO_DEVICE))
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return bundle.folder / "plans" / f"model.{artefact.precision}.{key}.plan"
+
+
+def usable_plan(bundle: Bundle) -> bool:
+    """Whether a plan for this TensorRT and this device lies in the bundle; never raises."""
+    if not any((bundle.folder / "plans").glob("*.plan")):
+        return False
+    try:
+        toolkit, device = find_toolkit(), probe()
+    except InputError:
+        return False
+    artefacts = (a for a in bundle.manifest.artefacts if a.format == "onnx")
+    return any(plan_path(bundle, a, toolkit, device).is_file() for a in artefacts)
 
 
 def read_plan(bundle: Bundle, precision: Precision, toolkit: Toolkit, device: Device) -> bytes:

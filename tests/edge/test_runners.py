@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge.bundle import DEFAULT_BUNDLE, Bundle
+from edge.bundle import DEFAULT_BUNDLE, SHIPPED, Bundle
 from edge.errors import InputError, MissingPackageError
 from edge.model import Model
 from edge.runners import choose, open_runner
@@ -77,3 +79,10 @@ def test_huge_logits_do_not_overflow(bundle: Bundle) -> None:
     logits = np.array([[1e4, -1e4, *[0.0] * 8]], np.float32)
     result = ClassificationTask(bundle.manifest).decode({"logits": logits}, np.empty((0, 0, 3), np.uint8))
     assert result.scores.tolist() == [1.0] + [0.0] * 9
+
+
+def test_a_plan_built_ahead_of_time_does_not_take_auto_to_tensorrt(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(SHIPPED / DEFAULT_BUNDLE, tmp_path / "bundle"))
+    (folder / "plans").mkdir()
+    (folder / "plans" / "model.int8.0123456789abcdef.plan").write_bytes(b"built on another machine")
+    assert choose(Bundle.open(folder)) == ("tflite", "int8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -233,6 +234,28 @@ def test_the_network_is_strongly_typed_where_that_is_a_choice(monkeypatch: pytes
     assert flags == [1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)]
 
 
+def test_reasons_are_one_line_without_the_missing_driver() -> None:
+    log = export.tensorrt._log(trt)
+    log.clear()
+    log.problems += ["first", "", "a\ncatchCudaError: no driver\nb"]
+    assert log.reasons() == "first a b"
+    log.problems[:] = ["catchCudaError: no driver"]
+    assert log.reasons() == "catchCudaError: no driver"
+    log.clear()
+    assert log.reasons() == "its log says nothing"
+
+
+def test_the_build_time_holds_all_of_the_builders_steps() -> None:
+    steps_s: list[float] = []
+
+    def on_step(phase: str, done: int, of: int) -> bool:
+        steps_s.append(time.monotonic())
+        return True
+
+    plan = build_plan(make_onnx("fp32"), RTX, on_step=on_step)
+    assert plan.build_seconds >= steps_s[-1] - steps_s[0] > 0
+
+
 # --- the timing cache, which the full edition keeps
 
 
@@ -242,14 +265,15 @@ class TimingConfig:
     def __init__(self, readable: bool = True, matching: bool = True) -> None:
         self.readable, self.matching, self.blob = readable, matching, None
 
-    def create_timing_cache(self, blob: bytes) -> bytes | None:
-        return blob if self.readable or not blob else None
+    def create_timing_cache(self, blob: bytes) -> list[bytes] | None:
+        return [blob] if self.readable or not blob else None
 
-    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+    def set_timing_cache(self, cache: list[bytes], ignore_mismatch: bool) -> bool:
         assert ignore_mismatch is False
-        if cache and not self.matching:
+        (blob,) = cache
+        if blob and not self.matching:
             return False
-        self.blob = cache
+        self.blob = blob
         return True
 
 

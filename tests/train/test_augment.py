@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.pixels import PAD_VALUE, normalise
@@ -19,7 +19,6 @@ def random_images(size: tuple[int, int, int], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
-@settings(deadline=None)
 @given(SIZES, st.integers(0, 5))
 def test_flipped_mirrors_or_leaves_each_image(size: tuple[int, int, int], seed: int) -> None:
     images = random_images(size, seed)
@@ -29,7 +28,6 @@ def test_flipped_mirrors_or_leaves_each_image(size: tuple[int, int, int], seed: 
         assert np.array_equal(after, before) or np.array_equal(after, before[:, ::-1])
 
 
-@settings(deadline=None)
 @given(SIZES, st.integers(1, 3), st.integers(0, 5))
 def test_shifted_moves_each_image_and_fills_with_grey(
     size: tuple[int, int, int], limit: int, seed: int

@@ -105,7 +105,7 @@ def layer_of(step: tuple[str, int, int, Any]) -> layers.Layer:
     return makers[kind]()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @example([], [("conv", 3, 2, "same"), ("max", 3, 2, "same"), ("conv", 3, 2, "same")], 39)
 @example([("zeros", 3, 1, "same")], [("conv", 3, 2, "valid")], 40)
 @example([("crop", 1, 2, "same")], [("conv", 4, 1, "same")], 40)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -31,7 +31,6 @@ def test_wilson_known_answers() -> None:
     assert Top1(10, 10).ci95 == pytest.approx((72.25, 100.0), abs=0.005)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 10**6), st.data())
 def test_wilson_bounds_solve_their_equation(n: int, data: st.DataObject) -> None:
     """Each bound p0 is where |p - p0| is 1.96 standard errors of p0 itself: Wilson's definition."""

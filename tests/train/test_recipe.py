@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import InputError
@@ -28,7 +28,6 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=VALID))
 def test_each_value_arrives_in_its_field(values: dict[str, Any]) -> None:
     recipe = changed(BASE, tuple(f"{key}={value}" for key, value in values.items()))
@@ -38,7 +37,6 @@ def test_each_value_arrives_in_its_field(values: dict[str, Any]) -> None:
     assert all(getattr(recipe, key) == getattr(BASE, key) for key in untouched)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(sorted(BASE.as_dict())), st.text(max_size=12))
 def test_any_text_is_taken_or_refused_in_words(key: str, text: str) -> None:
     try:

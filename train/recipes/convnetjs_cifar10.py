@@ -6,7 +6,7 @@ Cost:    25 minutes on a two-core x86 machine that was busy with other work as w
 Result:  80.32 % of the 10,000 test images, 95 % interval 79.53 to 81.09 (seed 0, n = 1)
 
 The original demo reports about 80 %. With 5,000 training images held out, 50 epochs gave 79.78 % on
-them, and the training accuracy was no higher: the network underfits, so the recipe trains for longer.
+them; the recipe trains for longer, and on all.
 """
 
 from train.recipe import Recipe
