@@ -15,7 +15,9 @@ from onnx import TensorProto, numpy_helper
 from edge.bundle import PRECISIONS, Bundle
 from edge.golden import check
 from edge.runners import open_runner
+from edge.runners.plans import Toolkit
 from edge.runners.tflite import TfliteRunner
+from export.tensorrt import build_plan
 from train.data import load
 
 
@@ -123,3 +125,13 @@ def test_the_tflite_runner_hands_out_arrays_of_its_own(bundle: Bundle) -> None:
     kept = first.copy()
     runner.infer(images[1:2])
     np.testing.assert_array_equal(first, kept)
+
+
+def test_nvidias_builder_takes_every_onnx_file_and_uses_int8(bundle: Bundle) -> None:
+    trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
+    toolkit = Toolkit(trt, "tensorrt_rtx", trt.__version__)
+    weights = {
+        p: build_plan(bundle.content(bundle.artefact("onnx", p)), toolkit).weights_bytes for p in PRECISIONS
+    }
+    assert weights["fp16"] <= 0.55 * weights["fp32"]
+    assert weights["int8"] <= 0.4 * weights["fp32"]
