@@ -27,7 +27,7 @@ Format = Literal["tflite", "onnx"]
 Precision = Literal["fp32", "fp16", "int8"]
 FORMATS: tuple[Format, ...] = ("tflite", "onnx")
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
-TaskName = Literal["classification"]
+TaskName = Literal["classification", "faces"]
 
 
 def _plain_name(name: str) -> str:
@@ -55,25 +55,34 @@ class InputSpec(_Part):
 
 
 class OutputSpec(_Part):
-    """One raw head: float32 of `shape` (batch first), decoded as `role` says."""
+    """One raw head: float32 of `shape` (batch first), decoded as `role` says.
+
+    Attributes:
+        role: `logits` (1, classes) of a classifier; of a detector `score` (1, H/stride, W/stride, 1) and
+            `box` (1, H/stride, W/stride, 4), see `edge.tasks.faces`.
+        stride: pixels of the input between neighbouring cells of a detector's head.
+    """
 
     name: str
     shape: tuple[int, ...]
-    role: Literal["logits"]
+    role: Literal["logits", "score", "box"]
+    stride: int | None = Field(default=None, gt=0)
 
 
 class Metrics(_Part):
     """An artefact against Keras on the same real images.
 
     Attributes:
-        metric: `top1`, in per cent; value: the artefact's; reference: Keras's.
+        metric: `top1`, or `ap50` of a detector, in per cent; value: the artefact's; reference: Keras's.
         n: images.
         drop: reference - value, in points; drop_ci95: its paired bootstrap interval.
-        agreement: per cent of images on which both name the same class.
-        max_error, mean_error: absolute differences of the raw outputs, in logits.
+        agreement: per cent of images on which both name the same class; of a detector, per cent of
+            Keras's faces with a score of at least 0.5 that the artefact finds with one too, at an IoU of
+            at least 0.5 (100 where Keras finds none).
+        max_error, mean_error: absolute differences of the raw outputs, over all heads.
     """
 
-    metric: Literal["top1"]
+    metric: Literal["top1", "ap50"]
     value: float
     reference: float
     n: int
@@ -123,13 +132,17 @@ class Golden(_Part):
             `<format>.<precision>.<head>` float32: what Keras, or its int8 simulation, gives.
         step: by head, one quantization step of the int8 output, in the head's own unit.
         tolerance_steps: the largest difference allowed, in steps.
-        margin_steps: top-1 must be equal where the two best outputs lie further apart.
+        share: of a head's values that must keep the tolerance; the others must keep four times as much.
+            Below 1 for maps of thousands of values: where two runtimes round one value of an early layer
+            apart, which all do, the difference grows on its way through a deep network.
+        margin_steps: of logits, top-1 must be equal where the two best lie further apart.
     """
 
     file: FileName
     sha256: Sha256
     step: dict[str, float]
     tolerance_steps: float = 3.0
+    share: float = Field(default=1.0, gt=0, le=1)
     margin_steps: float = 6.0
 
 

@@ -21,9 +21,42 @@ STAGES = ("decode", "wait", "preprocess", "infer", "postprocess", "publish")
 """The stages between capture and publication, in order; `wait` lies between decode and dequeue."""
 
 
+MODEL_STAGES = ("preprocess", "infer", "postprocess")
+"""The stages that a model takes part in; with several models each is their sum."""
+
+
+@dataclass
+class Laps:
+    """Divides what one model takes of a frame among its stages, without a gap.
+
+    Attributes:
+        last_ns: the end of the previous lap, on the monotonic clock.
+        spent_ns: by stage (`MODEL_STAGES`); a stage may have several laps, one for each face.
+    """
+
+    last_ns: int
+    spent_ns: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MODEL_STAGES, 0))
+
+    def lap(self, stage: str) -> None:
+        """All the time since the previous lap was spent in `stage`."""
+        now_ns = time.monotonic_ns()
+        self.spent_ns[stage] += now_ns - self.last_ns
+        self.last_ns = now_ns
+
+    def stages_ms(self) -> dict[str, float]:
+        """Duration by stage (`MODEL_STAGES`) in milliseconds."""
+        return {stage: spent / 1e6 for stage, spent in self.spent_ns.items()}
+
+
 @dataclass
 class Stamps:
-    """When each step of one frame ended, in nanoseconds of the monotonic clock; 0 is 'not yet'."""
+    """When each step of one frame ended, in nanoseconds of the monotonic clock; 0 is 'not yet'.
+
+    Attributes:
+        models: by name, what each model took of the stages in `MODEL_STAGES`. With several models those
+            stages are sums: their stamps stand where they would if all models did one stage after
+            the other, so that the stages still add up to the age, to the nanosecond.
+    """
 
     capture: int = 0
     decode: int = 0
@@ -32,6 +65,20 @@ class Stamps:
     infer: int = 0
     postprocess: int = 0
     publish: int = 0
+    models: dict[str, Laps] = field(default_factory=dict)
+
+    def begin(self, model: str) -> Laps:
+        """The laps of the next model; its time begins where the previous one's ended."""
+        last_ns = next(reversed(self.models.values())).last_ns if self.models else self.dequeue
+        self.models[model] = Laps(last_ns)
+        return self.models[model]
+
+    def finish_models(self) -> None:
+        """Stamp preprocess, infer and postprocess from the laps of all models."""
+        at_ns = self.dequeue
+        for stage in MODEL_STAGES:
+            at_ns += sum(laps.spent_ns[stage] for laps in self.models.values())
+            setattr(self, stage, at_ns)
 
     def mark(self, step: str) -> None:
         """Stamp the end of `step` with the present time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge.bundle import Bundle, Manifest, Precision
+from edge.errors import InputError
 from edge.pixels import Image, fit
 from edge.protocols import Heads, Runner, Task
 from edge.results import Result
@@ -28,21 +29,37 @@ class Model:
     _task: Task
 
     @classmethod
-    def open(cls, bundle: Bundle, backend: str = "auto", precision: str = "auto", threads: int = 1) -> Model:
+    def open(
+        cls,
+        bundle: Bundle,
+        backend: str = "auto",
+        precision: str = "auto",
+        threads: int = 1,
+        score_threshold: float | None = None,
+    ) -> Model:
         """Load a bundle; `auto` takes what `edge.runners.choose` finds best here.
 
+        Args:
+            score_threshold: of a detector, 0 to 1; None takes its task's own.
+
         Raises:
-            InputError: the bundle holds no such artefact, or the backend is unknown or absent.
+            InputError: the bundle holds no such artefact, the backend is unknown or absent, or a
+                threshold is out of range or given to a classifier.
             BundleChanged: a file's hash is not the manifest's.
         """
+        task = _task(bundle.manifest, score_threshold)
         name, chosen = choose(bundle, backend, precision)
-        task: Task = resolve(TASKS[bundle.manifest.task])(bundle.manifest)
         return cls(bundle.manifest, name, chosen, open_runner(bundle, name, chosen, threads), task)
 
     @property
     def name(self) -> str:
         """The bundle's name."""
         return self.manifest.name
+
+    @property
+    def finds_faces(self) -> bool:
+        """Whether its results are `Faces`."""
+        return self.manifest.task == "faces"
 
     def prepare(self, picture: Image) -> Image:
         """uint8 (H, W, 3) RGB of any size to the model's uint8 (1, height, width, 3)."""
@@ -64,3 +81,18 @@ class Model:
     def close(self) -> None:
         """Free the model's memory."""
         self._runner.close()
+
+
+def _task(manifest: Manifest, score_threshold: float | None) -> Task:
+    if score_threshold is None:
+        task: Task = resolve(TASKS[manifest.task])(manifest)
+        return task
+    if not 0 <= score_threshold <= 1:  # which 'nan' is not, either
+        raise InputError(f"The score threshold is {score_threshold:g}: expected a number from 0 to 1.")
+    if manifest.task != "faces":
+        raise InputError(
+            f"A score threshold is for detectors, and {manifest.name} is a model for {manifest.task}: "
+            "it gives every class its score. Leave the threshold out."
+        )
+    detector: Task = resolve(TASKS[manifest.task])(manifest, score_threshold)
+    return detector

@@ -16,7 +16,7 @@ from edge.protocols import Sink, Source, SourceInfo
 from edge.ring import Counts, Ring
 
 if TYPE_CHECKING:
-    from edge.model import Model
+    from edge.cascade import Cascade
 
 POLL_S = 0.1
 """How often a thread that waits looks whether it was asked to stop."""
@@ -54,7 +54,7 @@ class Summary:
 
 
 class Pipeline:
-    """A source, a model and sinks, run once.
+    """A source, models and sinks, run once.
 
     Args:
         lossless: process every frame in order, as fast as it goes. Otherwise the newest frame wins,
@@ -65,13 +65,13 @@ class Pipeline:
     def __init__(
         self,
         source: Source,
-        model: Model,
+        models: Cascade,
         sinks: Sequence[Sink] = (),
         limits: Limits = Limits(),
         lossless: bool = False,
     ) -> None:
         self._source = source
-        self._model = model
+        self._models = models
         self._sinks = sinks
         self._limits = limits
         self._lossless = lossless
@@ -148,6 +148,7 @@ class Pipeline:
                 closing.callback(sink.close)
                 sink.open(info)
             closing.callback(ring.close)
+            self._models.start(info)
             return self._process_all(ring)
 
     def _process_all(self, ring: Ring) -> float:
@@ -182,14 +183,8 @@ class Pipeline:
 
     def _infer_and_publish(self, frame: Frame) -> None:
         """Each sink sees the stamp of the moment at which it got the result."""
-        stamps, model = frame.stamps, self._model
-        stamps.mark("dequeue")
-        pixels = model.prepare(frame.pixels)
-        stamps.mark("preprocess")
-        heads = model.infer(pixels)
-        stamps.mark("infer")
-        result = model.decode(heads, frame.pixels)
-        stamps.mark("postprocess")
+        frame.stamps.mark("dequeue")
+        result = self._models.process(frame)
         for sink in self._sinks:
-            stamps.mark("publish")
+            frame.stamps.mark("publish")
             sink.write(frame, result)

@@ -6,7 +6,8 @@ is only crop and resize, and they are done here, so that training and device can
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,65 @@ def normalise(pixels: Image, out: NDArray[np.float32] | None = None) -> NDArray[
     return out
 
 
+class Window(NamedTuple):
+    """A rectangle of whole pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def of(self, image: Image) -> Image:
+        """This part of an image; a view, not a copy."""
+        return image[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which window of a picture becomes which window of the model's input.
+
+    `fit` brings pixels there and `to_source` brings boxes back, so neither can drift from the other.
+    """
+
+    source: Window
+    target: Window
+
+    @classmethod
+    def of(cls, have_h: int, have_w: int, height: int, width: int, rule: ResizeRule) -> Placement:
+        """Of a picture of have_h x have_w pixels in an input of height x width."""
+        whole, target = Window(0, 0, have_w, have_h), Window(0, 0, width, height)
+        if rule == "crop":
+            crop_w = min(have_w, max(1, round(have_h * width / height)))
+            crop_h = min(have_h, max(1, round(have_w * height / width)))
+            return cls(_centred(crop_w, crop_h, have_w, have_h), target)
+        if rule == "letterbox":
+            scale = min(height / have_h, width / have_w)
+            new_w = min(width, max(1, round(have_w * scale)))
+            new_h = min(height, max(1, round(have_h * scale)))
+            return cls(whole, _centred(new_w, new_h, width, height))
+        return cls(whole, target)
+
+    def to_source(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (n, 4) from pixels of the input to pixels of the picture; 0 is a pixel's left edge."""
+        return _moved(boxes_xyxy, self.target, self.source)
+
+    def to_input(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Boxes (n, 4) from pixels of the picture to pixels of the input."""
+        return _moved(boxes_xyxy, self.source, self.target)
+
+
+def _centred(width: int, height: int, in_width: int, in_height: int) -> Window:
+    return Window((in_width - width) // 2, (in_height - height) // 2, width, height)
+
+
+def _moved(boxes: NDArray[np.float32], begin: Window, end: Window) -> NDArray[np.float32]:
+    """Width and height scale apart, because both were rounded to whole pixels."""
+    scale_x, scale_y = end.width / begin.width, end.height / begin.height
+    shift_x, shift_y = end.left - begin.left * scale_x, end.top - begin.top * scale_y
+    scale = np.array([scale_x, scale_y] * 2, np.float32)
+    return boxes * scale + np.array([shift_x, shift_y] * 2, np.float32)
+
+
 def fit(image: Image, height: int, width: int, rule: ResizeRule) -> Image:
     """Bring one picture to a model's input size.
 
@@ -40,36 +100,24 @@ def fit(image: Image, height: int, width: int, rule: ResizeRule) -> Image:
     """
     if image.shape[:2] == (height, width):
         return image
-    if rule == "letterbox":
-        return _letterbox(image, height, width)
-    return _resize(_centre_crop(image, height, width) if rule == "crop" else image, height, width)
+    out = np.empty((height, width, image.shape[2]), np.uint8)
+    placement = Placement.of(image.shape[0], image.shape[1], height, width, rule)
+    _resize(placement.source.of(image), placement.target.of(out))
+    _pad(out, placement.target)
+    return out
 
 
-def _centre_crop(image: Image, height: int, width: int) -> Image:
-    """The largest centred window with the aspect ratio width:height; a view, not a copy."""
-    have_h, have_w = image.shape[:2]
-    crop_w = min(have_w, max(1, round(have_h * width / height)))
-    crop_h = min(have_h, max(1, round(have_w * height / width)))
-    top, left = (have_h - crop_h) // 2, (have_w - crop_w) // 2
-    return image[top : top + crop_h, left : left + crop_w]
+def _pad(out: Image, inside: Window) -> None:
+    """The model's zero all around a window."""
+    out[: inside.top] = out[inside.top + inside.height :] = PAD_VALUE
+    out[:, : inside.left] = out[:, inside.left + inside.width :] = PAD_VALUE
 
 
-def _letterbox(image: Image, height: int, width: int) -> Image:
-    have_h, have_w = image.shape[:2]
-    scale = min(height / have_h, width / have_w)
-    new_h = min(height, max(1, round(have_h * scale)))
-    new_w = min(width, max(1, round(have_w * scale)))
-    canvas = np.full((height, width, image.shape[2]), PAD_VALUE, np.uint8)
-    top, left = (height - new_h) // 2, (width - new_w) // 2
-    canvas[top : top + new_h, left : left + new_w] = _resize(image, new_h, new_w)
-    return canvas
-
-
-def _resize(image: Image, height: int, width: int) -> Image:
+def _resize(image: Image, out: Image) -> None:
     """Area averaging when shrinking, which does not alias; bilinear when enlarging."""
     import cv2
 
-    shrinking = height <= image.shape[0] and width <= image.shape[1]
-    method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    (height, width), (have_h, have_w) = out.shape[:2], image.shape[:2]
+    method = cv2.INTER_AREA if height <= have_h and width <= have_w else cv2.INTER_LINEAR
     resized = cv2.resize(image, (width, height), interpolation=method)
-    return np.asarray(resized, np.uint8).reshape(height, width, -1)
+    out[:] = resized.reshape(out.shape)  # OpenCV drops the axis of a single channel

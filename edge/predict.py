@@ -27,14 +27,30 @@ from edge.sources import open_source
 @click.option("--backend", default="auto", show_default=True, help="tflite, onnx or tensorrt.")
 @click.option("--precision", default="auto", show_default=True, help="fp32, fp16 or int8.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--score-threshold",
+    type=click.FloatRange(0, 1),
+    help="Faces below this score are left out, 0 to 1; 0.5 by default.",
+)
 @click.option("--jsonl", type=click.Path(path_type=Path), required=True, help="The file to write.")
-def predict(bundle: str, source: str, backend: str, precision: str, threads: int, jsonl: Path) -> None:
+def predict(
+    bundle: str,
+    source: str,
+    backend: str,
+    precision: str,
+    threads: int,
+    score_threshold: float | None,
+    jsonl: Path,
+) -> None:
     """Run BUNDLE on every picture of SOURCE (images, a video, demo://) and write --jsonl FILE.
 
-    A line is {"image": NAME, "scores": [p0, p1, ...]}. The file appears whole, or not at all.
+    A line of a classifier is {"image": NAME, "scores": [p0, p1, ...]}; of a detector {"image": NAME,
+    "width": W, "height": H, "boxes": [[x0, y0, x1, y1, score], ...]}, in pixels of the upright picture.
+    The file appears whole, or not at all.
     """
     console = Console(stderr=True)
-    with closing(Model.open(Bundle.open(bundle), backend, precision, threads)) as model:
+    opened = Model.open(Bundle.open(bundle), backend, precision, threads, score_threshold)
+    with closing(opened) as model:
         frames = open_source(source)
         info = frames.open()
         with closing(frames), whole_file(jsonl) as temporary:
@@ -51,7 +67,9 @@ def _results(model: Model, source: Source) -> Iterator[dict[str, Any]]:
     frame = Frame()
     while source.read(frame):
         name = frame.name or f"frame {frame.index}"
-        yield {"image": name, **model.predict(frame.pixels).as_json()}
+        height, width = frame.pixels.shape[:2]
+        size = {"width": width, "height": height} if model.finds_faces else {}
+        yield {"image": name, **size, **model.predict(frame.pixels).as_json()}
 
 
 def _write(results: Iterable[dict[str, Any]], path: Path) -> int:

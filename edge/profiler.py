@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.files import write_text
-from edge.frame import STAGES, Frame
+from edge.frame import STAGES, Frame, Stamps
 from edge.machine import this_machine
 from edge.protocols import Source, SourceInfo
-from edge.results import Result
+from edge.results import FrameResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from edge.model import Model
+    from edge.cascade import Cascade
 
 SCHEMA_VERSION = 1
 WINDOW = 36_000
@@ -53,6 +53,10 @@ class Spread:
         return cls(*(round(float(v), 4) for v in (p50, p95, p99, values.mean(), values.max())))
 
 
+ModelSpreads = Mapping[str, Mapping[str, Spread]]
+"""By model and stage."""
+
+
 class StageRecorder:
     """A sink that keeps each frame's stage durations and age, and writes their spreads as JSON.
 
@@ -67,16 +71,20 @@ class StageRecorder:
         self._path = path
         self._settings = dict(settings or {})
         self._rows: deque[tuple[float, ...]] = deque(maxlen=WINDOW)
+        self._of_models: dict[str, deque[dict[str, float]]] = {}
         self._clock = "file"
 
     def open(self, source: SourceInfo) -> None:
         """Start anew."""
         self._rows.clear()
+        self._of_models.clear()
         self._clock = source.capture_clock
 
-    def write(self, frame: Frame, result: Result) -> None:
+    def write(self, frame: Frame, result: FrameResult) -> None:
         """Keep the frame's durations; `result` is not looked at."""
         self._rows.append((*frame.stamps.stages_ms().values(), frame.stamps.age_ms))
+        for name, laps in frame.stamps.models.items():
+            self._of_models.setdefault(name, deque(maxlen=WINDOW)).append(laps.stages_ms())
 
     def close(self) -> None:
         """Write the file, if there is one to write and anything to say."""
@@ -93,8 +101,19 @@ class StageRecorder:
         columns = zip(*self._rows, strict=True)
         return {name: Spread.of(column) for name, column in zip((*STAGES, "age"), columns, strict=False)}
 
+    def model_spreads(self) -> ModelSpreads:
+        """By model and stage, what each model takes of `MODEL_STAGES`; their sums are the stages."""
+        return {
+            name: {stage: Spread.of([row[stage] for row in rows]) for stage in rows[0]}
+            for name, rows in self._of_models.items()
+        }
+
     def report(self) -> dict[str, Any]:
-        """The content of the JSON file: machine, versions, settings, and milliseconds by stage."""
+        """The content of the JSON file: machine, versions, settings, and milliseconds by stage and model."""
+        models = {
+            name: {stage: asdict(spread) for stage, spread in stages.items()}
+            for name, stages in self.model_spreads().items()
+        }
         return {
             "schema_version": SCHEMA_VERSION,
             "machine": asdict(this_machine()),
@@ -103,6 +122,7 @@ class StageRecorder:
             "capture_clock": self._clock,
             "n": self.n,
             "stages_ms": {name: asdict(spread) for name, spread in self.spreads().items()},
+            "models_ms": models,
         }
 
 
@@ -111,8 +131,8 @@ def write_report(path: Path, report: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(report, indent=2) + "\n")
 
 
-def stage_table(spreads: Mapping[str, Spread], n: int) -> Table:
-    """The spreads as a table for people, milliseconds."""
+def stage_table(spreads: Mapping[str, Spread], n: int, models: ModelSpreads | None = None) -> Table:
+    """The spreads as a table for people, milliseconds; of several models, each one's part by stage."""
     from rich.table import Table
 
     table = Table(title=f"Latency by stage, ms ({n} frames)", title_justify="left")
@@ -122,8 +142,15 @@ def stage_table(spreads: Mapping[str, Spread], n: int) -> Table:
     for stage, spread in spreads.items():
         if stage == "age":
             table.add_section()
-        table.add_row(stage, *(f"{value:.2f}" for value in asdict(spread).values()))
+        table.add_row(stage, *_cells(spread))
+        for model, of_model in models.items() if models and len(models) > 1 else ():
+            if stage in of_model:
+                table.add_row(f"  {model}", *_cells(of_model[stage]), style="dim")
     return table
+
+
+def _cells(spread: Spread) -> list[str]:
+    return [f"{value:.2f}" for value in asdict(spread).values()]
 
 
 def streaming_table(cost: StreamingCost) -> Table:
@@ -208,7 +235,7 @@ class _Stopwatch:
         self.cpu_s += time.process_time() - self._cpu
 
 
-def measure_alone(source: Source, model: Model, frames: int, warm_up_s: float = WARM_UP_S) -> Alone:
+def measure_alone(source: Source, models: Cascade, frames: int, warm_up_s: float = WARM_UP_S) -> Alone:
     """Time decoding and inference of the first `frames` frames without any overlap.
 
     Raises:
@@ -219,13 +246,13 @@ def measure_alone(source: Source, model: Model, frames: int, warm_up_s: float = 
     cv2.setNumThreads(1)
     decode, infer, frame = _Stopwatch(), _Stopwatch(), Frame()
     try:
-        source.open()
+        models.start(source.open())
         n = 0
         while n < frames and _timed_read(decode, source, frame):
             if n == 0:
-                _warm_up(model, frame, warm_up_s)
+                _warm_up(models, frame, warm_up_s)
             with infer:
-                _infer(model, frame)
+                _infer(models, frame)
             n += 1
     finally:
         source.close()
@@ -240,15 +267,16 @@ def measure_alone(source: Source, model: Model, frames: int, warm_up_s: float = 
     )
 
 
-def _warm_up(model: Model, frame: Frame, seconds: float) -> None:
+def _warm_up(models: Cascade, frame: Frame, seconds: float) -> None:
     """Infer until caches are warm, clocks are up and the libraries' own threads have gone to sleep."""
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
-        _infer(model, frame)
+        _infer(models, frame)
 
 
-def _infer(model: Model, frame: Frame) -> None:
-    model.decode(model.infer(model.prepare(frame.pixels)), frame.pixels)
+def _infer(models: Cascade, frame: Frame) -> None:
+    frame.stamps = Stamps()
+    models.process(frame)
 
 
 def _timed_read(watch: _Stopwatch, source: Source, frame: Frame) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edge.frame import CaptureClock, Frame
 from edge.pixels import Image
-from edge.results import Result
+from edge.results import FrameResult, Result
 
 Heads = dict[str, NDArray[np.float32]]
 """A model's raw outputs by name, float32, dequantised, batch first. Valid until the next `infer`."""
@@ -72,8 +72,8 @@ class Sink(Protocol):
     def open(self, source: SourceInfo) -> None:
         """Prepare; raises InputError when the target cannot be written."""
 
-    def write(self, frame: Frame, result: Result) -> None:
-        """Take one result. `frame` is lent for the duration of the call."""
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Take what the models say of one frame. `frame` is lent for the duration of the call."""
 
     def close(self) -> None:
         """Finish the output; a file appears whole under its name here, and only here."""

@@ -1,4 +1,4 @@
-"""`sightline run`: stream a source through a model."""
+"""`sightline run`: stream a source through one or several models."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any
 
 import click
 
-from edge.bundle import Bundle
+from edge.cascade import Cascade
 from edge.config import StreamSettings
-from edge.model import Model
 from edge.pipeline import Limits, Pipeline, Summary
 from edge.profiler import StageRecorder, stage_table
 from edge.protocols import Sink
@@ -28,32 +27,37 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command()
 @click.argument("config", required=False, type=FILE)
 @click.option("--source", help="demo://, a video file, an image, a folder or a glob of images.")
-@click.option("--model", help="A bundle's folder, or the name of a shipped one.")
+@click.option(
+    "--model", "models", multiple=True, help="A bundle's folder or a shipped one's name; repeat it for more."
+)
 @click.option("--seconds", type=float, help="Stop after so many seconds.")
 @click.option("--frames", type=int, help="Stop after so many results.")
 @click.option("--lossless", is_flag=True, default=None, help="Every frame, in order, as fast as it goes.")
 @click.option("--backend", help="tflite, onnx, tensorrt or auto.")
 @click.option("--precision", help="fp32, fp16, int8 or auto.")
-@click.option("--threads", type=int, help="Threads of the model.")
+@click.option("--threads", type=int, help="Threads of each model.")
+@click.option("--score-threshold", type=float, help="Faces below this score are not shown, 0 to 1.")
 @click.option("--jsonl", type=FILE, help="Write the results here, one JSON object a line.")
 @click.option("--video", type=FILE, help="Write the annotated stream here (.mp4).")
 @click.option("--latency", type=FILE, help="Write the latency by stage here (JSON).")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def run(
     config: Path | None,
+    models: tuple[str, ...],
     jsonl: Path | None,
     video: Path | None,
     latency: Path | None,
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Stream a source through a model; results to the terminal and to files.
+    """Stream a source through models; results to the terminal and to files.
 
     Settings come from CONFIG (TOML) where it is given; options override them. Without any, the demo
-    source goes through the shipped model. Ctrl-C and SIGTERM end the stream; its files are complete.
+    source goes through the shipped models. Ctrl-C and SIGTERM end the stream; its files are complete.
     """
     sinks = {"jsonl": jsonl, "video": video, "latency": latency, "terminal": False if quiet else None}
-    settings = (StreamSettings.read(config) if config else StreamSettings()).changed(sinks, **options)
+    settings = StreamSettings.read(config) if config else StreamSettings()
+    settings = settings.changed(sinks, models, **options)
     stream(settings, quiet)
 
 
@@ -64,13 +68,12 @@ def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
         SightlineError: whatever the bundle, the source or a sink finds wrong. The files hold the
             results up to then.
     """
-    bundle = Bundle.open(settings.model)
     source = open_source(settings.source, settings.decode_threads)
-    with closing(Model.open(bundle, settings.backend, settings.precision, settings.threads)) as model:
-        recorder = StageRecorder(settings.sinks.latency, described(settings, model))
-        sinks = [*_sinks(settings, model), recorder]
+    with closing(Cascade.open(settings.chosen(), settings.score_threshold)) as models:
+        recorder = StageRecorder(settings.sinks.latency, described(settings, models))
+        sinks = [*_sinks(settings, models.title), recorder]
         limits = Limits(settings.seconds, settings.frames)
-        pipeline = Pipeline(source, model, sinks, limits, settings.lossless)
+        pipeline = Pipeline(source, models, sinks, limits, settings.lossless)
         try:
             with ended_by_signals(pipeline.stop):
                 summary = pipeline.run()
@@ -82,10 +85,19 @@ def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
     return summary
 
 
-def described(settings: StreamSettings, model: Model) -> dict[str, Any]:
-    """What was run, with the backend and precision that were chosen; for the reports."""
-    chosen = {"model": model.name, "backend": model.backend, "precision": model.precision}
-    return settings.model_dump(mode="json", exclude={"sinks"}) | chosen
+def described(settings: StreamSettings, models: Cascade) -> dict[str, Any]:
+    """What was run, with the backends and precisions that were chosen; for the reports.
+
+    `models` holds one object a model; of a single one, name, backend and precision stand in the
+    settings as well.
+    """
+    chosen = [
+        {"model": m.name, "backend": m.model.backend, "precision": m.model.precision} for m in models.members
+    ]
+    wanted = [model.model_dump(exclude={"name"}) for model in settings.chosen()]
+    stream = settings.model_dump(mode="json", exclude={"sinks", "model", "backend", "precision", "threads"})
+    alone = chosen[0] if len(chosen) == 1 else {}
+    return stream | alone | {"models": [a | b for a, b in zip(wanted, chosen, strict=True)]}
 
 
 @contextmanager
@@ -109,14 +121,14 @@ def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _sinks(settings: StreamSettings, model: Model) -> list[Sink]:
+def _sinks(settings: StreamSettings, title: str) -> list[Sink]:
     """The sinks that are asked for, but the recorder."""
-    wanted, title = settings.sinks, f"{model.name}  {model.backend} {model.precision}"
+    wanted = settings.sinks
     sinks: list[Sink] = []
     if wanted.terminal:
         sinks.append(TerminalSink(title))
     if wanted.jsonl:
-        sinks.append(JsonlSink(wanted.jsonl, model.name))
+        sinks.append(JsonlSink(wanted.jsonl))
     if wanted.video:
         sinks.append(VideoSink(wanted.video, title, settings.lossless))
     return sinks
@@ -125,7 +137,7 @@ def _sinks(settings: StreamSettings, model: Model) -> list[Sink]:
 def _print_latency(recorder: StageRecorder) -> None:
     from rich.console import Console
 
-    Console().print(stage_table(recorder.spreads(), recorder.n))
+    Console().print(stage_table(recorder.spreads(), recorder.n, recorder.model_spreads()))
 
 
 def _in_words(summary: Summary, sinks: list[Sink]) -> str:

@@ -13,6 +13,7 @@ RUNNERS = {
 
 TASKS = {
     "classification": "edge.tasks.classification:ClassificationTask",
+    "faces": "edge.tasks.faces:FacesTask",
 }
 
 SOURCES = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge.bundle import Bundle, Precision
-from edge.errors import InputError, MissingPackageError
+from edge.errors import BundleError, InputError, MissingPackageError
 from edge.pixels import Image
 from edge.protocols import Heads
 
@@ -33,6 +33,12 @@ class OnnxRunner:
             ) from error
         self._input = self._session.get_inputs()[0].name
         self._names = [output.name for output in bundle.manifest.outputs]
+        held = [output.name for output in self._session.get_outputs()]
+        if not set(self._names).issubset(held):
+            raise BundleError(
+                f"{bundle.folder}: the manifest names the outputs {', '.join(self._names)}; the ONNX file has "
+                f"{', '.join(held)}. Export the bundle anew."
+            )
 
     def infer(self, pixels: Image) -> Heads:
         """uint8 (1, H, W, 3) RGB in; float32 heads out, fresh arrays."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from edge.bundle import Bundle, Precision
-from edge.errors import InputError, MissingPackageError
+from edge.errors import BundleError, InputError, MissingPackageError
 from edge.native import stderr_held_back
 from edge.pixels import Image, normalise
 from edge.protocols import Heads
@@ -28,7 +28,7 @@ class TfliteRunner:
             ) from error
         self._input = self._interpreter.get_input_details()[0]
         names = [output.name for output in bundle.manifest.outputs]
-        self._outputs = dict(zip(names, self._interpreter.get_output_details(), strict=True))
+        self._outputs = _by_name(self._interpreter, names, bundle)
 
     def infer(self, pixels: Image) -> Heads:
         """uint8 (1, H, W, 3) RGB in; float32 heads out, fresh arrays."""
@@ -55,6 +55,26 @@ class TfliteRunner:
         if scale == 0.0:
             return values.astype(np.float32, copy=False)
         return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+
+
+def _by_name(interpreter: Any, names: list[str], bundle: Bundle) -> dict[str, Any]:
+    """The details of each head. Several are found by the file's signature, since their order is arbitrary.
+
+    Raises:
+        BundleError: the file's outputs are not the manifest's.
+    """
+    details = interpreter.get_output_details()
+    if len(names) == len(details) == 1:
+        return {names[0]: details[0]}
+    found = (
+        interpreter.get_signature_runner().get_output_details() if interpreter.get_signature_list() else {}
+    )
+    if found.keys() != set(names):
+        raise BundleError(
+            f"{bundle.folder}: the manifest names the outputs {', '.join(names)}; the TFLite file has "
+            f"{', '.join(found) or f'{len(details)} without names'}. Export the bundle anew."
+        )
+    return {name: found[name] for name in names}
 
 
 def _interpreter_class() -> Any:

@@ -9,24 +9,27 @@ from typing import IO, Any
 from edge.errors import InputError
 from edge.frame import Frame
 from edge.protocols import SourceInfo
-from edge.results import Result
+from edge.results import FrameResult
 from edge.sinks.pending import PendingFile
 
 
 class JsonlSink:
     """Writes to a temporary name; the file appears under its own at the end, unless it has no line.
 
-    A line: `frame` (index in the stream), `image` (its name, if it has one), `model`, `label`,
-    `score` and `index` of the best class, the task's own fields (`scores`), `stages_ms`, `age_ms`
-    and `capture_clock` (what the age is counted from).
+    A line: `frame` (index in the stream), `image` (its name, if it has one), what the models say,
+    `stages_ms`, `age_ms` and `capture_clock` (what the age is counted from). What the models say:
 
-    Args:
-        path: the file; model: the model's name, for the lines.
+    * one model: `model`, its name, and its fields;
+    * several: `models`, an object with each one's fields by name.
+
+    The fields of a classifier are `label`, `score` and `index` of the best class, and `scores`; those of
+    a detector `faces`, a list, best first, of `box` ([x0, y0, x1, y1] in pixels of the frame), `score`,
+    `track` (the same number for the same face over time; absent while it is new) and `classes` (by the
+    name of a classifier of crops: `label` and `score`).
     """
 
-    def __init__(self, path: Path, model: str = "") -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._model = model
         self._pending: PendingFile | None = None
         self._file: IO[str] | None = None
         self._lines = 0
@@ -38,7 +41,7 @@ class JsonlSink:
         self._file = open(self._pending.path, "w", encoding="utf-8")  # noqa: SIM115  closed by close
         self._lines, self._failed = 0, False
 
-    def write(self, frame: Frame, result: Result) -> None:
+    def write(self, frame: Frame, result: FrameResult) -> None:
         """Append one line; raises InputError when the disk refuses it."""
         assert self._file is not None, "open comes first"
         try:
@@ -68,16 +71,12 @@ class JsonlSink:
             f"{self._path} cannot be written: {error.strerror}. Free some space or choose another."
         )
 
-    def _line(self, frame: Frame, result: Result) -> dict[str, Any]:
+    def _line(self, frame: Frame, result: FrameResult) -> dict[str, Any]:
         stages = {name: round(ms, 3) for name, ms in frame.stamps.stages_ms().items()}
         return {
             "frame": frame.index,
             **({"image": frame.name} if frame.name else {}),
-            "model": self._model,
-            "label": result.label,
-            "score": round(result.score, 6),
-            "index": result.index,
-            **result.as_json(),
+            **result.as_record(),
             "stages_ms": stages,
             "age_ms": round(frame.stamps.age_ms, 3),
             "capture_clock": frame.capture_clock,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge.frame import Frame
 from edge.protocols import SourceInfo
-from edge.results import Result
+from edge.results import FrameResult
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -53,7 +53,7 @@ class TerminalSink:
         else:
             console.print(f"{self._title} on {self._source}", highlight=False, soft_wrap=True)
 
-    def write(self, frame: Frame, result: Result) -> None:
+    def write(self, frame: Frame, result: FrameResult) -> None:
         """Take note; print only a few times a second, because printing costs milliseconds."""
         self._seen += 1
         self._published_ns.append(frame.stamps.publish)
@@ -69,11 +69,11 @@ class TerminalSink:
             self._live.stop()
             self._live = None
 
-    def _show(self, frame: Frame, result: Result) -> None:
+    def _show(self, frame: Frame, result: FrameResult) -> None:
         figures = {
             "frame": str(frame.index),
             "fps": f"{self._fps():.1f}",
-            "result": result.summary(),
+            **_in_words(result),
             "age p50": f"{median(self._ages_ms):.1f} ms",
             "dropped": str(frame.index + 1 - self._seen),
         }
@@ -102,3 +102,9 @@ class TerminalSink:
 
     def _width(self) -> int:
         return self._console.width if self._console is not None else 72
+
+
+def _in_words(result: FrameResult) -> dict[str, str]:
+    """What each model says; the name of a single one stands in the title already."""
+    models = {name: of_model.summary() for name, of_model in result.by_model.items()}
+    return models if len(models) > 1 else {"result": result.summary()}

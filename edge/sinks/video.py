@@ -15,9 +15,9 @@ import numpy as np
 
 from edge.errors import InputError
 from edge.frame import Frame
-from edge.pixels import Image, fit
+from edge.pixels import Image, Placement, fit
 from edge.protocols import SourceInfo
-from edge.results import Result
+from edge.results import FrameResult
 from edge.sinks.overlay import draw
 from edge.sinks.pending import PendingFile
 
@@ -39,7 +39,7 @@ class _Shot:
 
     pixels: Image
     index: int
-    result: Result
+    result: FrameResult
     age_ms: float
 
 
@@ -80,7 +80,7 @@ class VideoSink:
         self._worker = threading.Thread(target=self._work, args=(rate,), name="encode", daemon=True)
         self._worker.start()
 
-    def write(self, frame: Frame, result: Result) -> None:
+    def write(self, frame: Frame, result: FrameResult) -> None:
         """Queue a copy of the frame, or leave it out when the encoder is behind, unless lossless.
 
         Raises InputError when the encoder or the disk has failed.
@@ -149,9 +149,10 @@ class VideoSink:
         import av
 
         even_h, even_w = _even(shot.pixels)
-        pixels = fit(shot.pixels[:even_h, :even_w], height, width, "letterbox")
-        pixels = np.ascontiguousarray(pixels)
-        draw(pixels, shot.result, shot.age_ms, self._title)
+        frame = shot.pixels[:even_h, :even_w]
+        pixels = np.ascontiguousarray(fit(frame, height, width, "letterbox"))
+        shown = Placement.of(frame.shape[0], frame.shape[1], height, width, "letterbox")
+        draw(pixels, shot.result, shot.age_ms, self._title, shown)
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         picture = picture.reformat(format="yuv420p", dst_colorspace=ITU709)
         picture.pts = at

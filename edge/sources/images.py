@@ -17,8 +17,11 @@ from edge.sources import IMAGE_SUFFIXES
 def read_image(path: Path) -> Image:
     """One picture as uint8 (H, W, 3) BGR, turned upright by its EXIF tag.
 
+    Grey pictures become colour, an alpha channel is dropped, and of 16 bits the upper 8 are kept.
+
     Raises:
-        SourceError: the file cannot be read, or is not an image.
+        SourceError: the file cannot be read, is not an image, or is too large for OpenCV (2^30 pixels)
+            or for the memory.
     """
     import cv2
 
@@ -26,7 +29,14 @@ def read_image(path: Path) -> Image:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}.") from error
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    try:
+        picture = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    except (cv2.error, MemoryError) as error:
+        reason = getattr(error, "err", "") or "there is not enough memory"
+        raise SourceError(
+            f"{path} cannot be decoded: {reason}. A picture has at most 2^30 pixels, each takes 3 bytes "
+            "of memory. Make it smaller, or remove it."
+        ) from error
     if picture is None:
         raise SourceError(
             f"{path} is not an image that can be decoded ({content.size} bytes): "
@@ -65,10 +75,12 @@ class ImagesSource:
 
         frame.stamps.mark("capture")
         path = self._paths[self._index]
+        frame.pixels = np.empty(
+            (0, 0, 3), np.uint8
+        )  # two large pictures at a time could be more than the memory holds
         picture = read_image(path) if self._first is None else self._first
         self._first = None
-        height, width = picture.shape[:2]
-        cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=frame.buffer(height, width))
+        frame.pixels = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), np.uint8)
         frame.index, frame.name, frame.capture_clock = self._index, path.name, "file"
         self._index += 1
         frame.stamps.mark("decode")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.config import StreamSettings
+from edge.bundle import shipped
+from edge.config import DEFAULT_MODELS, StreamSettings
 from edge.errors import InputError
 
 TOML = """
@@ -46,10 +47,48 @@ def test_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
     import edge.config
 
     assert edge.config.__doc__ is not None
-    _, _, example = edge.config.__doc__.partition("\n\n")
-    settings = StreamSettings.read(written(tmp_path, example))
+    first, _, second = edge.config.__doc__.partition("Several models")
+    settings = StreamSettings.read(written(tmp_path, first.partition("\n\n")[2]))
     assert settings.sinks.latency == Path("out/latency.json")
     assert settings.seconds == 10.0
+    detector, classifier = StreamSettings.read(written(tmp_path, second.partition("\n\n")[2])).chosen()
+    assert (detector.bundle, detector.input, detector.backend) == ("face-320x192", "frame", "auto")
+    assert (classifier.name, classifier.input, classifier.precision) == ("masks", "faces", "fp16")
+
+
+TWO = """
+backend = "onnx"
+[[models]]
+bundle = "faces"
+score_threshold = 0.4
+[[models]]
+bundle = "pets"
+backend = "tflite"
+"""
+
+
+def test_a_table_takes_from_the_stream_what_it_leaves_out(tmp_path: Path) -> None:
+    faces, pets = StreamSettings.read(written(tmp_path, TWO)).chosen()
+    assert (faces.bundle, faces.backend, faces.score_threshold) == ("faces", "onnx", 0.4)
+    assert (pets.bundle, pets.backend, pets.score_threshold) == ("pets", "tflite", None)
+
+
+def test_the_command_line_overrides_the_tables_too(tmp_path: Path) -> None:
+    changed = StreamSettings.read(written(tmp_path, TWO)).changed({}, backend="auto", score_threshold=0.7)
+    assert [model.backend for model in changed.chosen()] == ["auto", "auto"]
+    assert [model.score_threshold for model in changed.chosen()] == [None, None]
+    assert changed.score_threshold == 0.7
+
+
+@pytest.mark.parametrize("text", [TWO, 'model = "cats"'])
+def test_bundles_of_the_command_line_take_the_place_of_the_files(tmp_path: Path, text: str) -> None:
+    changed = StreamSettings.read(written(tmp_path, text)).changed({}, ("a", "b"))
+    assert [model.bundle for model in changed.chosen()] == ["a", "b"]
+
+
+def test_without_a_word_the_shipped_models_are_taken() -> None:
+    assert tuple(model.bundle for model in StreamSettings().chosen()) == DEFAULT_MODELS
+    assert set(DEFAULT_MODELS) <= set(shipped())
 
 
 @pytest.mark.parametrize(
@@ -59,6 +98,13 @@ def test_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
         ('sorce = "demo://"', "'sorce' in .*: Extra inputs"),
         ("frames = 0", "'frames' in .*: Input should be greater than 0"),
         ("[sinks]\nmqtt = true", r"'sinks\.mqtt' in "),
+        (
+            'model = "a"\n[[models]]\nbundle = "b"',
+            r"stream.toml: take either `model` or \[\[models\]\], not both",
+        ),
+        ('[[models]]\nbundle = "b"\ninput = "hands"', r"'models\.0\.input' in .*'frame' or 'faces'"),
+        ('[[models]]\ninput = "faces"', r"'models\.0\.bundle' in .*required"),
+        ("score_threshold = 1.5", "'score_threshold' in .*less than or equal to 1"),
     ],
 )
 def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:

@@ -116,6 +116,20 @@ def test_an_unchanged_bundle_is_found_unchanged(tmp_path: Path, monkeypatch: pyt
     assert (finding.part, finding.state) == ("bundle cats", "ok")
 
 
+def test_a_detector_is_found_unchanged_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _pack(tmp_path / "faces", b"as it was packed")
+    manifest = json.loads((tmp_path / "faces" / MANIFEST).read_text())
+    heads = [
+        {"name": f"{role}_8", "shape": [1, 1, 1, size], "role": role, "stride": 8}
+        for role, size in (("score", 1), ("box", 4))
+    ]
+    changed = manifest | {"task": "faces", "outputs": heads, "labels": ["face"]}
+    (tmp_path / "faces" / MANIFEST).write_text(json.dumps(changed))
+    monkeypatch.setattr("edge.bundle.SHIPPED", tmp_path)
+    (finding,) = look_at_bundles(backends=())
+    assert (finding.part, finding.state) == ("bundle faces", "ok")
+
+
 def _pack(folder: Path, content: bytes) -> None:
     """A bundle whose files no backend is asked to parse."""
     folder.mkdir()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.pixels import PAD_VALUE, fit, normalise
+from edge.pixels import PAD_VALUE, Placement, fit, normalise
 
 sizes = st.integers(1, 70)
 
@@ -59,3 +59,47 @@ def test_shrinking_averages_and_does_not_alias() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 200
     assert fit(stripes, 8, 8, "stretch") == pytest.approx(100, abs=1)
+
+
+rules = st.sampled_from(["crop", "stretch", "letterbox"])
+wide = st.integers(1, 3000)
+
+
+@given(wide, wide, sizes, sizes, rules, st.lists(st.floats(-100, 3100, width=32), min_size=4, max_size=4))
+def test_boxes_come_back_from_the_input(
+    have_h: int, have_w: int, height: int, width: int, rule: str, box: list[float]
+) -> None:
+    placement = Placement.of(have_h, have_w, height, width, rule)  # type: ignore[arg-type]
+    boxes = np.array([box], np.float32)
+    shrinking = max(
+        placement.source.width / placement.target.width, placement.source.height / placement.target.height
+    )
+    np.testing.assert_allclose(
+        placement.to_source(placement.to_input(boxes)), boxes, atol=1e-3 * max(1, shrinking)
+    )
+
+
+@given(sizes, sizes, sizes, sizes, rules)
+def test_the_windows_lie_inside_and_touch_both_edges_of_one_side(
+    have_h: int, have_w: int, height: int, width: int, rule: str
+) -> None:
+    placement = Placement.of(have_h, have_w, height, width, rule)  # type: ignore[arg-type]
+    for window, (in_h, in_w) in ((placement.source, (have_h, have_w)), (placement.target, (height, width))):
+        assert 0 <= window.left < window.left + window.width <= in_w
+        assert 0 <= window.top < window.top + window.height <= in_h
+        assert window.width == in_w or window.height == in_h
+
+
+@pytest.mark.parametrize("rule", ["crop", "stretch", "letterbox"])
+@pytest.mark.parametrize(
+    ("have", "size"), [((96, 160), (64, 64)), ((160, 96), (64, 64)), ((30, 50), (96, 64))]
+)
+def test_a_mark_is_where_its_box_says(rule: str, have: tuple[int, int], size: tuple[int, int]) -> None:
+    picture = np.zeros((*have, 3), np.uint8)
+    top, left = have[0] // 2 - 6, have[1] // 2 - 10
+    picture[top : top + 12, left : left + 18] = 255
+    placement = Placement.of(*have, *size, rule)  # type: ignore[arg-type]
+    x0, y0, x1, y1 = placement.to_input(np.array([[left, top, left + 18, top + 12]], np.float32))[0]
+    rows, columns = np.nonzero(fit(picture, *size, rule)[:, :, 0] > 140)  # type: ignore[arg-type]
+    found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert found == pytest.approx((x0, y0, x1, y1), abs=1)

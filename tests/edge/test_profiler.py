@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -11,15 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from edge.frame import STAGES, Frame
-from edge.profiler import Alone, Spread, StageRecorder, StreamingCost, measure_alone
+from edge.cascade import Cascade, Member
+from edge.frame import MODEL_STAGES, STAGES, Frame
+from edge.profiler import Alone, Spread, StageRecorder, StreamingCost, measure_alone, stage_table
 from edge.protocols import SourceInfo
-from edge.results import Classification
+from edge.results import Classification, FrameResult
 
 MS = 1_000_000
 INFO = SourceInfo("clip.mp4", 16, 12, 25.0, None, "file")
 CAT = Classification(np.array([1.0], np.float32), 0, "cat")
+OF_FRAME = FrameResult({"pets": CAT})
 
 
 def burn(seconds: float) -> None:
@@ -54,6 +58,7 @@ class SlowModel:
     """Inference waits 6 ms for a device, and costs the processor next to nothing."""
 
     calls = 0
+    finds_faces = False
 
     def prepare(self, picture: Any) -> Any:
         return picture
@@ -67,9 +72,13 @@ class SlowModel:
         return CAT
 
 
+def one(model: Any) -> Cascade:
+    return Cascade([Member("slow", model)])
+
+
 def test_parts_are_timed_apart_and_after_the_warm_up() -> None:
     source, model = SlowSource(20), SlowModel()
-    alone = measure_alone(source, model, frames=12)  # type: ignore[arg-type]
+    alone = measure_alone(source, one(model), frames=12)
     assert (alone.n, source.closed) == (12, True)
     assert model.calls > 12
     assert alone.decode_ms >= 2
@@ -79,7 +88,7 @@ def test_parts_are_timed_apart_and_after_the_warm_up() -> None:
 
 
 def test_short_source_is_measured_as_far_as_it_goes() -> None:
-    assert measure_alone(SlowSource(3), SlowModel(), frames=300).n == 3  # type: ignore[arg-type]
+    assert measure_alone(SlowSource(3), one(SlowModel()), frames=300).n == 3
 
 
 @pytest.mark.parametrize(
@@ -115,7 +124,7 @@ def recorded(path: Path | None, frames: int = 101) -> StageRecorder:
         for at_ms, step in enumerate(steps):
             late = index - 1 if at_ms >= 4 else 0
             setattr(frame.stamps, step, (1000 + at_ms + late) * MS)
-        recorder.write(frame, CAT)
+        recorder.write(frame, OF_FRAME)
     recorder.close()
     return recorder
 
@@ -137,3 +146,31 @@ def test_report_names_stages_machine_versions_and_settings(tmp_path: Path) -> No
 def test_nothing_is_written_about_no_frames(tmp_path: Path) -> None:
     assert recorded(tmp_path / "latency.json", frames=0).spreads() == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_models_share_the_stages_and_stand_apart_in_the_table() -> None:
+    recorder = StageRecorder()
+    recorder.open(INFO)
+    for index in range(50):
+        frame = Frame(index=index)
+        frame.stamps.mark("dequeue")
+        for name in ("small", "large"):
+            laps = frame.stamps.begin(name)
+            for stage in MODEL_STAGES:
+                laps.lap(stage)
+            laps.spent_ns["infer"] += MS if name == "large" else 0
+        frame.stamps.finish_models()
+        recorder.write(frame, OF_FRAME)
+    report = recorder.report()
+    assert list(report["models_ms"]) == ["small", "large"]
+    for stage in MODEL_STAGES:
+        parts = sum(report["models_ms"][name][stage]["mean"] for name in ("small", "large"))
+        assert parts == pytest.approx(report["stages_ms"][stage]["mean"], abs=2e-4)
+    stream = io.StringIO()
+    table = stage_table(recorder.spreads(), recorder.n, recorder.model_spreads())
+    Console(file=stream, width=100).print(table)
+    rows = [line.split()[1] for line in stream.getvalue().splitlines() if line.startswith("│")]
+    assert rows == [
+        "decode", "wait", "preprocess", "small", "large", "infer", "small", "large",
+        "postprocess", "small", "large", "publish", "age",
+    ]  # fmt: skip

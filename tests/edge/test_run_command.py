@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -17,61 +17,14 @@ import numpy as np
 import pytest
 
 import sightline
-from edge.bundle import Artefact, Bundle, Golden, InputSpec, Manifest, OutputSpec
 
 LABELS = ("red", "green", "blue")
-SIZE = 8
 ROOT = Path(sightline.__file__).parent
 
 
-def mean_colour_onnx() -> bytes:
-    """A model whose logits are the mean red, green and blue of its uint8 (1, 8, 8, 3) input."""
-    from onnx import TensorProto, helper, numpy_helper
-
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["real"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["real", "axes"], ["mean"], keepdims=0),
-        helper.make_node("Mul", ["mean", "scale"], ["logits"]),
-    ]
-    constants = [
-        numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
-        numpy_helper.from_array(np.array(1 / 16, np.float32), "scale"),
-    ]
-    pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, SIZE, SIZE, 3])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3])
-    graph = helper.make_graph(nodes, "mean_colour", [pixels], [logits], constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    content: bytes = model.SerializeToString()
-    return content
-
-
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles") / "mean-colour"
-    folder.mkdir()
-    content, empty = mean_colour_onnx(), b""
-    (folder / "model.fp32.onnx").write_bytes(content)
-    (folder / "golden.npz").write_bytes(empty)
-    artefact = Artefact(
-        format="onnx",
-        precision="fp32",
-        file="model.fp32.onnx",
-        sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-    )
-    manifest = Manifest(
-        name="mean-colour",
-        task="classification",
-        sightline="0.1.0",
-        input=InputSpec(height=SIZE, width=SIZE, resize="crop"),
-        outputs=(OutputSpec(name="logits", shape=(1, 3), role="logits"),),
-        labels=LABELS,
-        artefacts=(artefact,),
-        golden=Golden(file="golden.npz", sha256=hashlib.sha256(empty).hexdigest(), step={"logits": 1.0}),
-    )
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
-    Bundle.open(folder).verify()
-    return folder
+def bundle(colour_bundle: Path) -> Path:
+    return colour_bundle
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +54,7 @@ def command(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
     return 0
 
 
-def lines(path: Path) -> list[dict[str, object]]:
+def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -283,6 +236,123 @@ def test_profile_prints_both_tables_and_writes_them(
     printed = capsys.readouterr().out
     assert "Latency by stage" in printed
     assert "bound on" in printed
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A red marker that walks to the right, a cell of the detector's input every ten frames."""
+    path = tmp_path_factory.mktemp("clips") / "walk.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 640, 480, "bgr0"
+        for index in range(30):
+            pixels = np.full((480, 640, 3), 90, np.uint8)
+            left = 160 + 80 * (index // 10)
+            pixels[160:240, left : left + 80] = (255, 0, 0)
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_run_takes_several_models(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bundle: Path,
+    faces_bundle: Path,
+    walk: Path,
+) -> None:
+    results, video, latency = (tmp_path / name for name in ("r.jsonl", "out.mp4", "latency.json"))
+    code = command(
+        monkeypatch, "run", "--source", walk, "--model", faces_bundle, "--model", bundle, "--lossless",
+        "--score-threshold", 0.6, "--jsonl", results, "--video", video, "--latency", latency,
+    )  # fmt: skip
+    assert code == 0
+    found = [line["models"] for line in lines(results)]
+    assert [len(models["markers"]["faces"]) for models in found] == [1] * 30
+    assert [models["markers"]["faces"][0].get("track") for models in found] == [None, *[1] * 29]
+    assert {models["mean-colour"]["label"] for models in found} == {"red"}
+    report = json.loads(latency.read_text())
+    assert [model["model"] for model in report["settings"]["models"]] == ["markers", "mean-colour"]
+    assert report["settings"]["score_threshold"] == 0.6
+    assert set(report["models_ms"]) == {"markers", "mean-colour"}
+    printed = capsys.readouterr().out
+    assert "markers + mean-colour  onnx fp32 on" in printed
+    assert len([line for line in printed.splitlines() if line.startswith("│   markers")]) == 3
+    with av.open(str(video)) as container:
+        assert len(list(container.decode(video=0))) == 30
+
+
+CROPS = """
+source = "{walk}"
+lossless = true
+[[models]]
+bundle = "{faces}"
+score_threshold = 0.9
+[[models]]
+bundle = "{classifier}"
+name = "skin"
+input = "faces"
+[sinks]
+jsonl = "{results}"
+"""
+
+
+def test_a_config_sends_faces_to_a_classifier(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, bundle: Path, faces_bundle: Path, walk: Path
+) -> None:
+    config, results = tmp_path / "stream.toml", tmp_path / "results.jsonl"
+    config.write_text(CROPS.format(walk=walk, faces=faces_bundle, classifier=bundle, results=results))
+    assert command(monkeypatch, "run", config, "--quiet") == 0
+    first = lines(results)[0]
+    assert first["model"] == "markers"
+    (face,) = first["faces"]
+    assert face["box"] == pytest.approx([80, 80, 320, 320], abs=0.1)
+    assert face["classes"]["skin"]["label"] == "red"
+    report = tmp_path / "profile.json"
+    assert command(monkeypatch, "profile", config, "--frames", 10, "--json", report) == 0
+    assert set(json.loads(report.read_text())["models_ms"]) == {"markers", "skin"}
+
+
+def test_a_config_that_wants_faces_of_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    bundle: Path,
+    walk: Path,
+) -> None:
+    config = tmp_path / "stream.toml"
+    config.write_text(f'source = "{walk}"\n[[models]]\nbundle = "{bundle}"\ninput = "faces"\n')
+    assert command(monkeypatch, "run", config) == 2
+    assert "no detector stands before it" in one_message(capsys)
+
+
+def test_faces_of_pictures_have_no_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, faces_bundle: Path
+) -> None:
+    picture = np.full((480, 640, 3), 90, np.uint8)
+    picture[160:240, 160:240] = (0, 0, 255)
+    for name in ("a.png", "b.png", "c.png"):
+        cv2.imwrite(str(tmp_path / name), picture)
+    results = tmp_path / "results.jsonl"
+    args = ("--source", tmp_path, "--model", faces_bundle, "--jsonl", results, "--quiet")
+    assert command(monkeypatch, "run", *args) == 0
+    assert [set(line["faces"][0]) for line in lines(results)] == [{"box", "score"}] * 3
+
+
+def test_profile_of_several_bundles_and_of_a_mixture(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: Path,
+    faces_bundle: Path,
+    walk: Path,
+) -> None:
+    assert command(monkeypatch, "profile", faces_bundle, bundle, "--source", walk, "--frames", 10) == 0
+    assert "  mean-colour" in capsys.readouterr().out
+    assert command(monkeypatch, "profile", bundle, "stream.toml") == 2
+    assert "one config or some bundles, got both" in one_message(capsys)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

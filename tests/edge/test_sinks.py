@@ -6,6 +6,7 @@ import io
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,14 +16,21 @@ from rich.console import Console
 from edge.errors import InputError
 from edge.frame import STAGES, Frame
 from edge.protocols import Sink, SourceInfo
-from edge.results import Classification
+from edge.results import Classification, Faces, FrameResult
 from edge.sinks.jsonl import JsonlSink
-from edge.sinks.overlay import draw
+from edge.sinks.overlay import ACCENT, draw
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
 from edge.sources import open_source
 
-CAT = Classification(np.array([0.25, 0.75], np.float32), 1, "cat")
+CAT_ALONE = Classification(np.array([0.25, 0.75], np.float32), 1, "cat")
+CAT = FrameResult({"pets": CAT_ALONE})
+FACES = Faces(
+    np.array([[20, 10, 60, 60], [100, 20, 130, 50]], np.float32),
+    np.array([0.9, 0.625], np.float32),
+    np.array([7, 0]),
+    {"masks": (Classification(np.array([0.25, 0.75], np.float32), 1, "mask"),)},
+)
 INFO = SourceInfo("clip.mp4", 160, 120, 25.0, None, "file")
 STILLS = SourceInfo("album/", 0, 0, 0.0, 3, "file")
 MS = 1_000_000
@@ -51,7 +59,7 @@ def feed(sink: Sink, frames: list[Frame], info: SourceInfo = INFO) -> None:
 
 def test_jsonl_line_holds_result_and_history(tmp_path: Path) -> None:
     path = tmp_path / "out" / "results.jsonl"
-    feed(JsonlSink(path, "pets"), [frame_of(0), frame_of(7, name="tom.jpg")])
+    feed(JsonlSink(path), [frame_of(0), frame_of(7, name="tom.jpg")])
     first, second = map(json.loads, path.read_text().splitlines())
     assert first == {
         "frame": 0,
@@ -65,6 +73,37 @@ def test_jsonl_line_holds_result_and_history(tmp_path: Path) -> None:
         "capture_clock": "file",
     }
     assert (second["frame"], second["image"]) == (7, "tom.jpg")
+
+
+def written_line(tmp_path: Path, result: FrameResult) -> dict[str, Any]:
+    sink = JsonlSink(tmp_path / "results.jsonl")
+    sink.open(INFO)
+    sink.write(frame_of(0), result)
+    sink.close()
+    line: dict[str, Any] = json.loads((tmp_path / "results.jsonl").read_text())
+    return line
+
+
+def test_jsonl_line_of_faces(tmp_path: Path) -> None:
+    line = written_line(tmp_path, FrameResult({"face": FACES}))
+    assert line["model"] == "face"
+    assert line["faces"] == [
+        {
+            "box": [20.0, 10.0, 60.0, 60.0],
+            "score": 0.9,
+            "track": 7,
+            "classes": {"masks": {"label": "mask", "score": 0.75}},
+        },
+        {"box": [100.0, 20.0, 130.0, 50.0], "score": 0.625},
+    ]
+
+
+def test_jsonl_line_of_several_models_has_each_under_its_name(tmp_path: Path) -> None:
+    line = written_line(tmp_path, FrameResult({"face": FACES, "pets": CAT_ALONE}))
+    assert set(line) == {"frame", "models", "stages_ms", "age_ms", "capture_clock"}
+    assert list(line["models"]) == ["face", "pets"]
+    assert len(line["models"]["face"]["faces"]) == 2
+    assert line["models"]["pets"]["label"] == "cat"
 
 
 @pytest.mark.parametrize("make", [JsonlSink, VideoSink])
@@ -212,12 +251,49 @@ def test_video_format_is_chosen_by_its_suffix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("height", "width"), [(24, 32), (120, 160), (720, 1280)])
 def test_overlay_stays_in_its_bar_and_shows_the_score(height: int, width: int) -> None:
     low, high = (np.full((height, width, 3), 120, np.uint8) for _ in range(2))
-    draw(low, Classification(np.array([0.9, 0.1], np.float32), 1, "cat"), 12.3)
-    draw(high, Classification(np.array([0.1, 0.9], np.float32), 1, "cat"), 12.3)
+    draw(low, FrameResult({"pets": Classification(np.array([0.9, 0.1], np.float32), 1, "cat")}), 12.3)
+    draw(high, FrameResult({"pets": Classification(np.array([0.1, 0.9], np.float32), 1, "cat")}), 12.3)
     bar = max(24, round(height * 0.105))
     assert (low[: height - bar] == 120).all()
     if width >= 160:
         assert (low != high).any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (24, 32), (120, 160), (720, 1280)])
+def test_overlay_of_faces_at_any_size_and_at_the_edges(height: int, width: int) -> None:
+    edges = np.array([[0, 0, 1, 1], [0.5, 0.2, 1, 0.9], [0.9, 0.9, 1, 1], [0.4, 0, 0.41, 0.01]], np.float32)
+    faces = Faces(edges * [width, height, width, height], np.full(4, 0.5, np.float32))
+    picture = np.full((height, width, 3), 120, np.uint8)
+    draw(picture, FrameResult({"face": faces}), 12.3, "a long title of several models")
+    assert (picture != 120).any()
+
+
+def test_overlay_marks_the_corners_of_a_face_and_leaves_its_middle() -> None:
+    picture = np.full((720, 1280, 3), 120, np.uint8)
+    draw(
+        picture,
+        FrameResult({"face": Faces(np.array([[400, 200, 600, 500]], np.float32), CAT_ALONE.scores[1:])}),
+        1.0,
+    )
+    for x, y in ((400, 200), (600, 200), (400, 500), (600, 500)):
+        assert (np.abs(picture[y - 2 : y + 3, x - 2 : x + 3].astype(int) - ACCENT).sum(axis=2) < 60).any()
+    assert (picture[260:440, 410:590] == 120).all()
+
+
+def test_faces_stay_in_place_in_a_video_of_another_size(tmp_path: Path) -> None:
+    path, marked = (
+        tmp_path / "out.mp4",
+        Faces(np.array([[40, 20, 120, 80]], np.float32), CAT_ALONE.scores[1:]),
+    )
+    sink = VideoSink(path)
+    sink.open(STILLS)
+    sink.write(frame_of(0, 120, 160), FrameResult({"face": Faces(marked.boxes[:0], marked.scores[:0])}))
+    sink.write(frame_of(1, 240, 320), FrameResult({"face": Faces(marked.boxes * 2, marked.scores)}))
+    sink.close()
+    empty, drawn = (frame.to_ndarray(format="rgb24").astype(int) for frame in decoded(path))
+    rows, columns = np.nonzero(np.abs(empty - drawn)[24:90].sum(axis=2) > 150)  # below the tag, above the bar
+    assert (columns.min(), columns.max()) == pytest.approx((40, 120), abs=3)
+    assert rows.max() + 24 == pytest.approx(80, abs=3)
 
 
 def terminal_output(frames: list[Frame], **console: object) -> str:
@@ -239,3 +315,12 @@ def test_live_panel_shows_rate_age_and_drops(monkeypatch: pytest.MonkeyPatch) ->
     last = text[text.rindex("source") :]
     for figure in ("clip.mp4", "cat 0.75", "21.0 ms", "12.5", "19"):
         assert figure in last, figure
+
+
+def test_plain_output_of_several_models_names_each() -> None:
+    stream = io.StringIO()
+    sink = TerminalSink("face + pets", Console(file=stream, width=100))
+    sink.open(INFO)
+    sink.write(frame_of(0), FrameResult({"face": FACES, "pets": CAT_ALONE}))
+    sink.close()
+    assert "face 2 faces 0.90 mask 0.62  pets cat 0.75  age" in stream.getvalue()

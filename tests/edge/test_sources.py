@@ -193,6 +193,28 @@ def test_one_image_knows_its_size(album: Path) -> None:
     assert len(read_all(source)) == 1
 
 
+def test_each_frame_has_its_own_picture_in_rgb_whatever_the_file_holds(tmp_path: Path) -> None:
+    grey = np.full((6, 9), 77, np.uint8)
+    cv2.imwrite(str(tmp_path / "a_grey.png"), grey)
+    cv2.imwrite(str(tmp_path / "b_grey16.png"), grey.astype(np.uint16) * 257)
+    cv2.imwrite(str(tmp_path / "c_alpha.png"), np.full((6, 9, 4), (10, 20, 30, 128), np.uint8))
+    source = open_source(str(tmp_path))
+    source.open()
+    frames = read_all(source)
+    source.close()
+    assert [frame.pixels.shape for frame in frames] == [(6, 9, 3)] * 3
+    assert [frame.pixels[0, 0].tolist() for frame in frames] == [[77] * 3, [77] * 3, [30, 20, 10]]
+
+
+def test_an_image_too_large_for_the_memory_is_named(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*_: object) -> None:
+        raise cv2.error("Failed to allocate 3000000000 bytes")
+
+    monkeypatch.setattr(cv2, "imdecode", no_memory)
+    with pytest.raises(SourceError, match=r"a_red\.png cannot be decoded: .*Make it smaller"):
+        open_source(str(album)).open()
+
+
 def test_damaged_image_is_named(album: Path) -> None:
     whole = (album / "b_green.jpg").read_bytes()
     (album / "b_green.jpg").write_bytes(whole[:20])
