@@ -13,7 +13,7 @@ COMMANDS = {
     "train": ("train.commands:train", "Train a recipe."),
     "describe": ("train.commands:describe", "Layers of a model: shapes, parameters, MACs, receptive field."),
     "export": ("export.commands:export", "A Keras model to a proven bundle."),
-    "evaluate": ("train.commands:evaluate", "Top-1 of a model or a bundle on labelled images."),
+    "evaluate": ("train.commands:evaluate", "Accuracy of a model or a bundle: top-1, or AP50 of faces."),
     "predict": ("edge.predict:predict", "Results for pictures or a video, one JSON object a line."),
     "build": ("export.build:build", "The TensorRT plan of a bundle, for this very device."),
     "run": ("edge.run:run", "Stream a source through a bundle."),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edge.bundle import InputSpec, Sha256
+from edge.bundle import InputSpec, Sha256, TaskName
 from edge.errors import InputError
 from edge.files import sha256, write_text
 
@@ -48,30 +48,33 @@ class Machine(_Part):
 class Card(_Part):
     """What is known of a `.keras` file.
 
-    The first three fields are needed to use the model; a model that was not trained here needs a
+    Name, labels and input are needed to use the model; a model that was not trained here needs a
     card with these alone. The others are its provenance.
 
     Attributes:
-        labels: one name a class, in the order of the logits.
+        task: what it is for; labels: one name a class, in the order of the logits.
         input: size and resize rule; the pixel convention is `edge.pixels.normalise`.
         recipe: all fields of the recipe; seed: the one it was trained with.
         command: trains the same model again.
+        terms: of the training data: what a company must know before it ships the weights.
         seconds: of training, without the final evaluation.
         parameters, macs: weights, and multiply-accumulates for one picture.
-        metrics: `test_top1` in per cent with `test_n` images and its 95 % interval
-            `test_ci95_low`, `test_ci95_high`; the last epoch's `train_loss` and `train_top1`;
-            `validation_top1` where images were held out.
+        metrics: `test_top1` in per cent, of a detector `test_ap50` from 0 to 1, with `test_n` images and
+            its 95 % interval `test_ci95_low`, `test_ci95_high`; the last epoch's `train_loss`,
+            `train_top1`, and `validation_top1` or `validation_ap50` where images were held out.
         weights_sha256: of the weights' values, equal when a training is repeated.
         model_sha256: of the `.keras` file, which also holds the time of writing.
     """
 
     name: str
-    labels: tuple[str, ...] = Field(min_length=2)
+    task: TaskName = "classification"
+    labels: tuple[str, ...] = Field(min_length=1)
     input: InputSpec
     recipe: dict[str, Any] | None = None
     seed: int | None = None
     command: str | None = None
     data: DataCard | None = None
+    terms: str | None = None
     machine: Machine | None = None
     seconds: float | None = None
     parameters: int | None = None

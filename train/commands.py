@@ -5,26 +5,30 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from edge.errors import InputError
 from edge.files import write_text
-from train.data import SPLITS, LabelledImages, load, pick
+from train.data import LabelledImages, load, pick
 
 if TYPE_CHECKING:
+    from edge.bundle import InputSpec
     from train.card import Card
     from train.describe import Description, Field
-    from train.evaluate import Top1
-    from train.recipe import Recipe
+    from train.evaluate import Subject
+    from train.recipe import AnyRecipe
 
 DATA_HELP = "A folder that holds cifar-10-batches-py/ or <class>/* folders, or the word 'digits'."
+EVALUATION_DATA_HELP = (
+    f"{DATA_HELP} For a face detector: COCO's annotations.json and images/, or WIDER FACE's val split."
+)
 MODELS = Path("build/models")
 
 
@@ -82,36 +86,57 @@ def describe(model: Path) -> None:
 
 @click.command()
 @click.argument("model")
-@click.option("--data", required=True, metavar="DIR", help=DATA_HELP)
-@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
+@click.option("--data", required=True, metavar="DIR", help=EVALUATION_DATA_HELP)
+@click.option("--split", type=click.Choice(("train", "val", "test")), default="test", show_default=True)
 @click.option("--backend", default="auto", show_default=True, help="Of a bundle: tflite, onnx or tensorrt.")
 @click.option("--precision", default="auto", show_default=True, help="Of a bundle: fp32, fp16 or int8.")
 @click.option("--limit", type=click.IntRange(min=1), help="That many images, spread over the classes.")
+@click.option("--size", metavar="WxH", help="Of a Keras detector: another input size, such as 640x384.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Of a detector: draw precision over recall.")
 def evaluate(
-    model: str, data: str, split: str, backend: str, precision: str, limit: int | None, json_path: Path | None
+    model: str,
+    data: str,
+    split: str,
+    backend: str,
+    precision: str,
+    limit: int | None,
+    size: str | None,
+    json_path: Path | None,
+    plot: Path | None,
 ) -> None:
-    """Measure top-1 accuracy of MODEL, a .keras file (on Keras) or a bundle (as a device runs it)."""
-    measure = _evaluate_keras if Path(model).suffix == ".keras" else _evaluate_bundle
-    result = measure(model, data, split, backend, precision, limit)
+    """Measure MODEL, a .keras file (on Keras) or a bundle (as a device runs it).
+
+    A classifier: top-1 accuracy. A face detector: AP50, AP50-95 and the recall at one false detection
+    an image, with 95 % intervals, by source and by face size; on WIDER FACE's folder its own protocol.
+    """
+    from train.detection.command import DetectionOptions, evaluate_faces
+    from train.evaluate import open_subject
+
+    options = DetectionOptions(data, split, limit, size, plot)
+    with closing(open_subject(model, backend, precision)) as subject:
+        if subject.task == "faces":
+            result = evaluate_faces(subject, options)
+        else:
+            options.refuse_for(subject)
+            result = _evaluate_top1(subject, data, split, limit)
     if json_path:
         write_text(json_path, json.dumps(result, indent=2) + "\n")
-    low, high = result["ci95"]
-    click.echo(
-        f"top-1 {result['value']:.2f} % (95 % interval {low:.2f} to {high:.2f}) of {result['n']} images, "
-        f"{result['data']}; {result['backend']} {result['precision']}"
-    )
 
 
 # -- train ----------------------------------------------------------------------------------------
 
 
-def _data_source(recipe: Recipe, data: str | None) -> str:
+def _data_source(recipe: AnyRecipe, data: str | None) -> str:
     if data is not None:
         return data
     if recipe.data == "digits":
         return recipe.data
-    expected = {"cifar10": "the folder with cifar-10-batches-py/", "folder": "a folder of class folders"}
+    expected = {
+        "cifar10": "the folder with cifar-10-batches-py/",
+        "folder": "a folder of class folders",
+        "faces": "a folder with COCO's annotations.json and images/",
+    }
     raise InputError(
         f"Recipe {recipe.name} needs --data DIR: {expected[recipe.data]}. Sightline downloads nothing."
     )
@@ -119,16 +144,28 @@ def _data_source(recipe: Recipe, data: str | None) -> str:
 
 def _summary(card: Card, path: Path) -> str:
     measured = card.metrics
+    n, low, high = (measured[f"test_{name}"] for name in ("n", "ci95_low", "ci95_high"))
     lines = [
         f"{path} and its card are written.",
-        f"test top-1  {measured['test_top1']:.2f} % of {measured['test_n']:.0f} images, 95 % interval "
-        f"{measured['test_ci95_low']:.2f} to {measured['test_ci95_high']:.2f}",
+        *(text.format(measured[name]) for name, text in _VALIDATIONS.items() if name in measured),
+        *(
+            f"{text.format(measured[name])} of {n:.0f} images, 95 % interval {form.format(low)} to {form.format(high)}"
+            for name, (text, form) in _TESTS.items()
+            if name in measured
+        ),
         f"cost        {card.seconds:.0f} s of training, {card.parameters:,} parameters, {card.macs:,} MACs",
     ]
-    if "validation_top1" in measured:
-        lines.insert(1, f"validation  {measured['validation_top1']:.2f} % of the images held out")
     return "\n".join(lines)
 
+
+_VALIDATIONS = {
+    "validation_top1": "validation  {:.2f} % of the images held out",
+    "validation_ap50": "validation  AP50 {:.3f} of the val split",
+}
+_TESTS = {
+    "test_top1": ("test top-1  {:.2f} %", "{:.2f}"),
+    "test_ap50": ("test AP50   {:.3f}", "{:.3f}"),
+}
 
 # -- describe -------------------------------------------------------------------------------------
 
@@ -159,62 +196,23 @@ def _field_text(field: Field) -> tuple[str, str]:
 # -- evaluate -------------------------------------------------------------------------------------
 
 
-def _evaluate_keras(
-    model: str, data: str, split: str, backend: str, precision: str, limit: int | None
-) -> dict[str, Any]:
-    from train.card import read_card
-    from train.evaluate import check_labels, keras_top1
-    from train.weights import load_keras
+def _evaluate_top1(subject: Subject, data: str, split: str, limit: int | None) -> dict[str, Any]:
+    from train.evaluate import bundle_top1, check_labels, evaluation_progress, keras_top1
 
-    if backend not in ("auto", "keras") or precision not in ("auto", "fp32"):
-        raise InputError(
-            f"{model} is a Keras model, which runs on the backend keras in fp32, not on {backend} "
-            f"{precision}. Give a bundle: `sightline export` makes one."
-        )
-    loaded, card = load_keras(Path(model)), read_card(Path(model))
-    images = _images(data, split, card.input, limit)
-    check_labels(images, card.labels, card.name)
-    with _progress() as progress:
-        task = progress.add_task(card.name, total=len(images))
-        top1 = keras_top1(loaded, images, lambda done: progress.advance(task, done))
-    return _result(card.name, images, top1, "keras", "fp32")
+    images = _images(data, split, subject.input, limit)
+    check_labels(images, subject.labels, subject.name)
+    measure = keras_top1 if subject.backend == "keras" else bundle_top1
+    with evaluation_progress(subject.name, len(images)) as advance:
+        top1 = measure(subject.model, images, advance)
+    low, high = top1.ci95
+    click.echo(
+        f"top-1 {top1.per_cent:.2f} % (95 % interval {low:.2f} to {high:.2f}) of {top1.n} images, "
+        f"{images.source}; {subject.backend} {subject.precision}"
+    )
+    about = {"model": subject.name, "data": images.source}
+    return {**about, **top1.as_json(), "backend": subject.backend, "precision": subject.precision}
 
 
-def _evaluate_bundle(
-    model: str, data: str, split: str, backend: str, precision: str, limit: int | None
-) -> dict[str, Any]:
-    from edge.bundle import Bundle
-    from edge.model import Model
-    from train.evaluate import bundle_top1, check_labels
-
-    bundle = Bundle.open(model)
-    images = _images(data, split, bundle.manifest.input, limit)
-    check_labels(images, bundle.manifest.labels, bundle.manifest.name)
-    opened = Model.open(bundle, backend, precision)
-    try:
-        with _progress() as progress:
-            task = progress.add_task(opened.name, total=len(images))
-            top1 = bundle_top1(opened, images, lambda done: progress.advance(task, done))
-        return _result(opened.name, images, top1, opened.backend, opened.precision)
-    finally:
-        opened.close()
-
-
-def _images(data: str, split: str, size: Any, limit: int | None) -> LabelledImages:
+def _images(data: str, split: str, size: InputSpec, limit: int | None) -> LabelledImages:
     images = load(data, split, size.height, size.width, size.resize)
     return images.take(pick(images, limit), f" {limit} of {len(images)}") if limit else images
-
-
-def _progress() -> Progress:
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
-
-
-def _result(name: str, data: LabelledImages, top1: Top1, backend: str, precision: str) -> dict[str, Any]:
-    return {
-        "model": name,
-        "data": data.source,
-        **top1.as_json(),
-        "backend": backend,
-        "precision": precision,
-    }

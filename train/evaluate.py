@@ -1,14 +1,17 @@
-"""Top-1 accuracy of a Keras model, or of a bundle as a device would run it (without TensorFlow)."""
+"""What is measured, a Keras model or a bundle as a device runs it (without TensorFlow), and top-1 accuracy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge.bundle import Bundle, InputSpec, TaskName
 from edge.errors import InputError
 from edge.pixels import normalise
 from train.data import LabelledImages
@@ -23,6 +26,60 @@ Advance = Callable[[int], object]
 
 Z_95 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is ready to be measured.
+
+    Attributes:
+        model: a Keras model, or an opened bundle.
+        backend: `keras`, or the one that runs the bundle; precision: `fp32`, `fp16` or `int8`.
+    """
+
+    name: str
+    task: TaskName
+    labels: tuple[str, ...]
+    input: InputSpec
+    backend: str
+    precision: str
+    model: Any
+
+    def close(self) -> None:
+        """Free the memory of a bundle's runner."""
+        if self.backend != "keras":
+            self.model.close()
+
+
+def open_subject(model: str, backend: str = "auto", precision: str = "auto") -> Subject:
+    """Load a `.keras` file with its card, or a bundle by its folder or shipped name.
+
+    Raises:
+        InputError: it is missing or damaged, or does not run on that backend in that precision.
+        BundleChanged: a file of the bundle has another hash than the manifest says.
+    """
+    if Path(model).suffix == ".keras":
+        return _keras_subject(Path(model), backend, precision)
+    from edge.model import Model
+
+    opened = Model.open(Bundle.open(model), backend, precision)
+    about = opened.manifest
+    return Subject(
+        about.name, about.task, about.labels, about.input, opened.backend, opened.precision, opened
+    )
+
+
+def _keras_subject(path: Path, backend: str, precision: str) -> Subject:
+    from train.card import read_card
+    from train.weights import load_keras
+
+    if backend not in ("auto", "keras") or precision not in ("auto", "fp32"):
+        raise InputError(
+            f"{path} is a Keras model, which runs on the backend keras in fp32, not on {backend} "
+            f"{precision}. Give a bundle: `sightline export` makes one."
+        )
+    model, card = load_keras(path), read_card(path)
+    return Subject(card.name, card.task, card.labels, card.input, "keras", "fp32", model)
 
 
 @dataclass(frozen=True)
@@ -95,3 +152,15 @@ def check_labels(data: LabelledImages, labels: tuple[str, ...], model: str) -> N
 
 def _shortened(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+@contextmanager
+def evaluation_progress(name: str, images: int) -> Iterator[Advance]:
+    """A progress bar on a terminal, nothing elsewhere; gives the function that moves it on."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=images)
+        yield lambda done: progress.advance(task, done)

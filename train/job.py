@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.files import sha256
+from edge.tables import resolve
 from train.backend import import_keras
-from train.card import Card, data_card, this_machine, weights_sha256, write_card
-from train.data import SPLITS, LabelledImages, load
-from train.evaluate import Top1, keras_top1
-from train.recipe import Recipe
+from train.card import Card, this_machine, weights_sha256, write_card
+from train.recipe import AnyRecipe
 from train.weights import save_keras
 
 if TYPE_CHECKING:
-    from train.fit import Trained
+    from train.fit import About, Lesson, Metrics, Trained
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,13 @@ class Job:
     """What to train and where to write it.
 
     Attributes:
-        recipe: what; data: on what, see `train.data.load`.
+        recipe: what; data: on what, the source that `--data` names.
         out: the folder for the model, its card and, meanwhile, the checkpoint.
         command: that trains the same again, for the card.
         resume: whether to go on from the checkpoint; checkpoint_interval_s: how often to leave one.
     """
 
-    recipe: Recipe
+    recipe: AnyRecipe
     data: str
     out: Path
     command: str
@@ -61,49 +59,45 @@ class Job:
             CheckFailed: the training diverged.
         """
         _check_writable(self.out)
-        recipe = self.recipe
-        images, test = (
-            load(self.data, split, recipe.height, recipe.width, recipe.resize) for split in SPLITS
-        )
         import_keras()
-        from train.fit import training_split
-
-        chosen, held_out = training_split(images, recipe)
-        trained = self._fit(chosen, held_out)
-        top1 = keras_top1(trained.model, test)
+        lesson: Lesson = resolve(self.recipe.lesson).of(self.recipe, self.data, self.out)
+        trained = self._fit(lesson)
+        metrics = _last_epoch(trained.metrics) | lesson.test(trained.model)
         save_keras(trained.model, self.model_path)
-        card = self._card(chosen, trained, top1)
+        card = self._card(lesson.about, trained, metrics)
         write_card(card, self.model_path)
         self.checkpoint.unlink(missing_ok=True)
         return card
 
-    def _fit(self, data: LabelledImages, held_out: LabelledImages | None) -> Trained:
-        from train.augment import steps_per_epoch
+    def _fit(self, lesson: Lesson) -> Trained:
         from train.fit import fit
         from train.watch import Watch
 
-        with Watch(self.recipe, steps_per_epoch(data, self.recipe), Console(stderr=True)) as watch:
-            return fit(
-                self.recipe, data, held_out, self.checkpoint, watch, self.resume, self.checkpoint_interval_s
-            )
+        console = Console(stderr=True)
+        for note in lesson.about.notes:
+            console.print(f"{lesson.about.data.source}: {note}", highlight=False)
+        with Watch(self.recipe, lesson.steps, console) as watch:
+            return fit(lesson, self.checkpoint, watch, self.resume, self.checkpoint_interval_s)
 
-    def _card(self, data: LabelledImages, trained: Trained, top1: Top1) -> Card:
+    def _card(self, about: About, trained: Trained, metrics: Metrics) -> Card:
         from train.describe import describe
 
         recipe, description = self.recipe, describe(trained.model)
         return Card(
             name=recipe.name,
-            labels=data.class_names,
-            input=InputSpec(height=recipe.height, width=recipe.width, resize=recipe.resize),
+            task=about.task,
+            labels=about.labels,
+            input=recipe.input,
             recipe=recipe.as_dict(),
             seed=recipe.seed,
             command=self.command,
-            data=data_card(data),
+            data=about.data,
+            terms=recipe.terms or None,
             machine=this_machine(),
             seconds=round(trained.seconds, 1),
             parameters=description.parameters,
             macs=description.macs,
-            metrics=_metrics(trained.metrics, top1),
+            metrics={name: round(value, 4) for name, value in metrics.items()},
             weights_sha256=weights_sha256(trained.model),
             model_sha256=sha256(self.model_path),
         )
@@ -120,10 +114,8 @@ def _check_writable(folder: Path) -> None:
         ) from error
 
 
-def _metrics(last_epoch: dict[str, float], top1: Top1) -> dict[str, float]:
-    low, high = top1.ci95
-    metrics = {"test_top1": top1.per_cent, "test_n": top1.n, "test_ci95_low": low, "test_ci95_high": high}
-    metrics |= {"train_loss": last_epoch["loss"], "train_top1": 100 * last_epoch["accuracy"]}
-    if "validation_top1" in last_epoch:
-        metrics["validation_top1"] = last_epoch["validation_top1"]
-    return {name: round(value, 4) for name, value in metrics.items()}
+def _last_epoch(metrics: Metrics) -> Metrics:
+    """What the last epoch reported, under the card's names."""
+    names = {"loss": "train_loss", "accuracy": "train_top1"}
+    factors = {"accuracy": 100.0}
+    return {names.get(name, name): value * factors.get(name, 1.0) for name, value in metrics.items()}

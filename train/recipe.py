@@ -10,10 +10,11 @@ import importlib.util
 import math
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, ClassVar, get_args, get_type_hints
 
+from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.pixels import ResizeRule
 
@@ -21,9 +22,39 @@ DATA = ("digits", "cifar10", "folder")
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 
 
+class AnyRecipe:
+    """What every kind of recipe has.
+
+    Attributes:
+        name: the name of the model's files; model: import string of the architecture.
+        data: what `--data` must name; lesson: import string of what trains it, see `train.fit.Lesson`.
+        epochs, learning_rate, warmup_epochs, seed: see `Recipe`.
+        terms: under which terms the training data may be used; "" where none are known.
+        input: the network's input.
+    """
+
+    name: str
+    model: str
+    data: str
+    lesson: ClassVar[str]
+    epochs: int
+    learning_rate: float
+    warmup_epochs: float
+    seed: int
+    terms: str = ""
+
+    @property
+    def input(self) -> InputSpec:
+        raise NotImplementedError
+
+    def as_dict(self) -> dict[str, Any]:
+        """All fields, for the model card."""
+        return asdict(self)  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class Recipe:
-    """What to train, on what, and how.
+class Recipe(AnyRecipe):
+    """What classifier to train, on what, and how.
 
     Attributes:
         name: the name of the model's files.
@@ -62,48 +93,70 @@ class Recipe:
     hold_out: int = 0
     seed: int = 0
 
+    lesson: ClassVar[str] = "train.classifier:ClassifierLesson"
+
     def __post_init__(self) -> None:
-        for name, (holds, rule) in _RULES.items():
-            if not holds(getattr(self, name)):
-                raise InputError(f"Recipe {self.name}: {name} must be {rule}, got {getattr(self, name)!r}.")
+        check_fields(self, _RULES)
 
-    def as_dict(self) -> dict[str, Any]:
-        """All fields, for the model card."""
-        return asdict(self)
+    @property
+    def input(self) -> InputSpec:
+        """The network's input, for the card."""
+        return InputSpec(height=self.height, width=self.width, resize=self.resize)
 
 
-def _at_least(least: float) -> tuple[Callable[[Any], bool], str]:
+Rule = tuple[Callable[[Any], bool], str]
+"""Whether a value will do, and what it must be in words."""
+
+Rules = dict[str, Rule]
+
+
+def check_fields(recipe: Any, rules: Rules) -> None:
+    """Raises InputError for the first field that breaks its rule."""
+    for name, (holds, rule) in rules.items():
+        if not holds(getattr(recipe, name)):
+            raise InputError(f"Recipe {recipe.name}: {name} must be {rule}, got {getattr(recipe, name)!r}.")
+
+
+def at_least(least: float) -> Rule:
+    """A finite number from `least` on."""
     return lambda value: least <= value < math.inf, f"at least {least}"
 
 
-def _one_of(choices: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
+def one_of(choices: tuple[str, ...]) -> Rule:
+    """One of the words."""
     return lambda value: value in choices, "one of " + ", ".join(choices)
 
 
-def _share() -> tuple[Callable[[Any], bool], str]:
+def share() -> Rule:
+    """A part of a whole."""
     return lambda value: 0 <= value < 1, "at least 0 and below 1"
 
 
-_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (lambda name: re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None, "a plain file name"),
-    "data": _one_of(DATA),
-    "resize": _one_of(get_args(ResizeRule)),
-    "epochs": _at_least(1),
-    "height": _at_least(1),
-    "width": _at_least(1),
-    "batch_size": _at_least(1),
+RECIPE_NAME: Rule = (
+    lambda name: re.fullmatch(r"[A-Za-z0-9][\w.-]*", name) is not None,
+    "a plain file name",
+)
+
+_RULES: Rules = {
+    "name": RECIPE_NAME,
+    "data": one_of(DATA),
+    "resize": one_of(get_args(ResizeRule)),
+    "epochs": at_least(1),
+    "height": at_least(1),
+    "width": at_least(1),
+    "batch_size": at_least(1),
     "learning_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
-    "warmup_epochs": _at_least(0),
-    "momentum": _share(),
-    "weight_decay": _at_least(0),
-    "label_smoothing": _share(),
-    "shift_px": _at_least(0),
-    "hold_out": _at_least(0),
+    "warmup_epochs": at_least(0),
+    "momentum": share(),
+    "weight_decay": at_least(0),
+    "label_smoothing": share(),
+    "shift_px": at_least(0),
+    "hold_out": at_least(0),
     "seed": (lambda seed: 0 <= seed < 2**32, "at least 0 and below 2**32"),
 }
 
 
-def load_recipe(name_or_path: str) -> Recipe:
+def load_recipe(name_or_path: str) -> AnyRecipe:
     """The recipe of a file, or of a name in `train/recipes`.
 
     Raises:
@@ -128,25 +181,25 @@ def load_recipe(name_or_path: str) -> Recipe:
     except Exception as error:  # A recipe is Python: it may fail in any way.
         raise InputError(f"{path} cannot be run: {type(error).__name__}: {error}.") from error
     recipe = getattr(module, "RECIPE", None)
-    if not isinstance(recipe, Recipe):
-        raise InputError(f"{path} defines no RECIPE = Recipe(...).")
+    if not isinstance(recipe, AnyRecipe):
+        raise InputError(f"{path} defines no RECIPE = Recipe(...) or DetectorRecipe(...).")
     return recipe
 
 
-def changed(recipe: Recipe, assignments: tuple[str, ...]) -> Recipe:
+def changed(recipe: AnyRecipe, assignments: tuple[str, ...]) -> AnyRecipe:
     """The recipe with `KEY=VALUE` applied, each value of the field's own type.
 
     Raises:
         InputError: no such field, or a value of another type or outside the field's range.
     """
-    kinds = get_type_hints(Recipe)
+    kinds = {field.name: get_type_hints(type(recipe))[field.name] for field in fields(recipe)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or key not in kinds:
             raise InputError(f"'{assignment}' is not KEY=VALUE with a KEY of: {', '.join(kinds)}.")
         values[key] = _parsed(key, text, kinds[key])
-    return replace(recipe, **values)
+    return replace(recipe, **values)  # type: ignore[type-var]
 
 
 def _parsed(key: str, text: str, kind: Any) -> Any:

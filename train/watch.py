@@ -7,13 +7,13 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from train.recipe import Recipe
+from train.recipe import AnyRecipe
 
 
 class Watch:
     """A `train.fit.Watcher` that prints; a context manager."""
 
-    def __init__(self, recipe: Recipe, steps_per_epoch: int, console: Console) -> None:
+    def __init__(self, recipe: AnyRecipe, steps_per_epoch: int, console: Console) -> None:
         self._recipe, self._steps_per_epoch, self._console = recipe, steps_per_epoch, console
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -51,7 +51,13 @@ class Watch:
 
 
 def _note(metrics: dict[str, float]) -> str:
-    text = f"loss {metrics['loss']:.3f}  accuracy {100 * metrics['accuracy']:.1f} %"
-    if "validation_top1" in metrics:
-        text += f"  validation {metrics['validation_top1']:.1f} %"
-    return text
+    known = (name for name in _NOTES if name in metrics)
+    return "  ".join(_NOTES[name].format(metrics[name]) for name in known)
+
+
+_NOTES = {
+    "loss": "loss {:.3f}",
+    "accuracy": "accuracy {:.1%}",
+    "validation_top1": "validation {:.1f} %",
+    "validation_ap50": "validation AP50 {:.3f}",
+}

@@ -14,9 +14,10 @@ from keras import layers
 from edge.errors import CheckFailed, InputError
 from train.augment import steps_per_epoch
 from train.card import weights_sha256
+from train.classifier import ClassifierLesson, build, training_split
 from train.data import LabelledImages, load
 from train.evaluate import keras_top1
-from train.fit import Trained, build, fit, training_split
+from train.fit import Trained, fit
 from train.recipe import Recipe, load_recipe
 
 RECIPE = replace(load_recipe("lenet_digits"), epochs=3, flip=True)
@@ -48,15 +49,15 @@ def digits() -> LabelledImages:
 def unbroken(digits: LabelledImages, tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Recorder]:
     recorder = Recorder()
     path = tmp_path_factory.mktemp("unbroken") / "x.keras"
-    return fit(RECIPE, digits, None, path, recorder), recorder
+    return fit(ClassifierLesson(RECIPE, digits, None), path, recorder), recorder
 
 
 def test_the_same_seed_gives_the_same_weights(
     digits: LabelledImages, unbroken: tuple[Trained, Recorder], tmp_path: Path
 ) -> None:
-    again = fit(RECIPE, digits, None, tmp_path / "x.keras", Recorder())
+    again = fit(ClassifierLesson(RECIPE, digits, None), tmp_path / "x.keras", Recorder())
     assert weights_sha256(again.model) == weights_sha256(unbroken[0].model)
-    other = fit(replace(RECIPE, seed=1), digits, None, tmp_path / "x.keras", Recorder())
+    other = fit(ClassifierLesson(replace(RECIPE, seed=1), digits, None), tmp_path / "x.keras", Recorder())
     assert weights_sha256(other.model) != weights_sha256(unbroken[0].model)
 
 
@@ -68,9 +69,9 @@ def test_a_resumed_training_gives_the_same_weights(
     assert steps_per_epoch(digits, RECIPE) == 44
     checkpoint = tmp_path / "x.keras"
     with pytest.raises(KeyboardInterrupt):
-        fit(RECIPE, digits, None, checkpoint, Recorder(stop), checkpoint_interval_s=0)
+        fit(ClassifierLesson(RECIPE, digits, None), checkpoint, Recorder(stop), checkpoint_interval_s=0)
     recorder = Recorder()
-    resumed = fit(RECIPE, digits, None, checkpoint, recorder, resume=True)
+    resumed = fit(ClassifierLesson(RECIPE, digits, None), checkpoint, recorder, resume=True)
     # The checkpoint was written before the step at which it was stopped.
     assert recorder.steps == list(range(stop, 3 * 44 + 1))
     for ours, theirs in zip(resumed.model.get_weights(), unbroken[0].model.get_weights(), strict=True):
@@ -80,7 +81,7 @@ def test_a_resumed_training_gives_the_same_weights(
 
 
 def test_no_checkpoint_before_its_time(digits: LabelledImages, tmp_path: Path) -> None:
-    fit(replace(RECIPE, epochs=1), digits, None, tmp_path / "x.keras", Recorder())
+    fit(ClassifierLesson(replace(RECIPE, epochs=1), digits, None), tmp_path / "x.keras", Recorder())
     assert not list(tmp_path.iterdir())
 
 
@@ -104,7 +105,7 @@ def test_images_held_out_are_measured_and_not_trained_on(digits: LabelledImages,
     assert np.bincount(held_out.labels).tolist() == [20] * 10
     together = np.concatenate([chosen.images, held_out.images])
     assert sorted(i.tobytes() for i in together) == sorted(i.tobytes() for i in digits.images)
-    trained = fit(recipe, chosen, held_out, tmp_path / "x.keras", Recorder())
+    trained = fit(ClassifierLesson(recipe, chosen, held_out), tmp_path / "x.keras", Recorder())
     assert trained.metrics["validation_top1"] == keras_top1(trained.model, held_out).per_cent
 
 
@@ -116,13 +117,17 @@ def test_holding_out_everything_is_refused(digits: LabelledImages) -> None:
 def test_a_diverging_training_is_stopped(digits: LabelledImages, tmp_path: Path) -> None:
     recorder = Recorder()
     with pytest.raises(CheckFailed, match="diverged"):
-        fit(replace(RECIPE, learning_rate=1e30), digits, None, tmp_path / "x.keras", recorder)
+        fit(
+            ClassifierLesson(replace(RECIPE, learning_rate=1e30), digits, None),
+            tmp_path / "x.keras",
+            recorder,
+        )
     assert len(recorder.steps) < 44
 
 
 def stopped(digits: LabelledImages, path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        fit(RECIPE, digits, None, path, Recorder(2), checkpoint_interval_s=0)
+        fit(ClassifierLesson(RECIPE, digits, None), path, Recorder(2), checkpoint_interval_s=0)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 4}, {"learning_rate": 0.5}])
@@ -131,23 +136,28 @@ def test_a_checkpoint_of_another_recipe_is_refused(
 ) -> None:
     stopped(digits, tmp_path / "x.keras")
     with pytest.raises(InputError, match=f"another recipe: {next(iter(change))} was"):
-        fit(replace(RECIPE, **change), digits, None, tmp_path / "x.keras", Recorder(), resume=True)
+        fit(
+            ClassifierLesson(replace(RECIPE, **change), digits, None),
+            tmp_path / "x.keras",
+            Recorder(),
+            resume=True,
+        )
 
 
 def test_a_checkpoint_of_other_images_is_refused(digits: LabelledImages, tmp_path: Path) -> None:
     stopped(digits, tmp_path / "x.keras")
     other = digits.take(np.arange(1, len(digits)), "")
     with pytest.raises(InputError, match="trained on other images"):
-        fit(RECIPE, other, None, tmp_path / "x.keras", Recorder(), resume=True)
+        fit(ClassifierLesson(RECIPE, other, None), tmp_path / "x.keras", Recorder(), resume=True)
 
 
 def test_what_is_no_checkpoint_is_refused(digits: LabelledImages, tmp_path: Path) -> None:
     path = tmp_path / "x.keras"
     with pytest.raises(InputError, match="Nothing to resume"):
-        fit(RECIPE, digits, None, path, Recorder(), resume=True)
+        fit(ClassifierLesson(RECIPE, digits, None), path, Recorder(), resume=True)
     build(RECIPE, 10).save(path)
     with pytest.raises(InputError, match="no checkpoint of ours"):
-        fit(RECIPE, digits, None, path, Recorder(), resume=True)
+        fit(ClassifierLesson(RECIPE, digits, None), path, Recorder(), resume=True)
 
 
 def with_softmax_over_rows(height: int, width: int, classes: int) -> keras.Model:

@@ -1,0 +1,105 @@
+"""Training crops: boxes move with their pixels, and a batch is the same every time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.errors import InputError
+from train.detection.augment import FACES_AN_IMAGE, SMALLEST_FACE_PX, Picture, Targets, crop, listed, view
+from train.detection.loss import FACE, IGNORED
+from train.detection.recipe import DetectorRecipe
+
+PLAIN = DetectorRecipe("x", "m", epochs=1, size=128, rotate=0.0, dark=0.0, blur=0.0, jpeg=0.0, grey=0.0)
+
+
+def spot(box: tuple[int, int, int, int], kind: float = FACE) -> Picture:
+    """A bright elliptic face with the given box on a black ground."""
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    x0, y0, x1, y1 = box
+    rows, columns = np.mgrid[:200, :300] + 0.5
+    inside = ((columns - (x0 + x1) / 2) / (x1 - x0)) ** 2 + ((rows - (y0 + y1) / 2) / (y1 - y0)) ** 2 < 0.25
+    pixels[inside] = 255
+    return Picture(pixels, np.array([[*box, kind]], np.float32))
+
+
+def lit_box(pixels: np.ndarray) -> np.ndarray:
+    """The box around what is bright: far brighter than padding."""
+    rows, columns = np.nonzero(pixels.max(axis=2) > 190)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.99]))
+def test_a_face_and_its_box_move_together(seed: int, rotate: float) -> None:
+    recipe = replace(PLAIN, rotate=rotate)
+    pixels, targets = view(spot((100, 60, 160, 150)), 128, recipe, np.random.default_rng(seed))
+    assert pixels.shape == (128, 128, 3)
+    faces = targets[targets[:, 4] == FACE]
+    if len(faces) == 0 or faces[0, :2].min() <= 0 or faces[0, 2:4].max() >= 128:
+        return  # Cut at the edge: the bright part ends there too, but its ellipse is no longer whole.
+    assert np.abs(lit_box(pixels) - faces[0, :4]).max() <= 2.5
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_targets_lie_inside_and_nothing_tiny_is_a_face(seed: int) -> None:
+    recipe = DetectorRecipe("x", "m", epochs=1, size=128)
+    pictures = [spot((10, 10, 22, 22)), spot((0, 0, 250, 190)), spot((200, 20, 260, 90), IGNORED)]
+    rng = np.random.default_rng(seed)
+    for chosen in ([pictures[0]], [*pictures, pictures[0]]):
+        pixels, targets = crop(chosen, recipe, rng)
+        assert pixels.dtype == np.uint8
+        assert pixels.shape == (128, 128, 3)
+        assert (targets[:, :4] >= 0).all()
+        assert (targets[:, :4] <= 128).all()
+        assert (targets[:, 2:4] > targets[:, :2]).all()
+        faces = targets[targets[:, 4] == FACE]
+        assert ((faces[:, 2:4] - faces[:, :2]) >= SMALLEST_FACE_PX).all()
+        assert set(targets[:, 4]) <= {FACE, IGNORED}
+
+
+def test_an_ignored_place_stays_ignored() -> None:
+    for seed in range(20):
+        _, targets = crop([spot((100, 60, 160, 150), IGNORED)], PLAIN, np.random.default_rng(seed))
+        assert (targets[:, 4] == IGNORED).all()
+
+
+def test_a_face_that_is_looked_at_is_in_the_picture_nine_times_of_ten() -> None:
+    rng = np.random.default_rng(0)
+    seen = [bool((crop([spot((20, 20, 60, 70))], PLAIN, rng)[1][:, 4] == FACE).any()) for _ in range(300)]
+    assert np.mean(seen) > 0.85
+
+
+def test_the_same_draw_gives_the_same_crop() -> None:
+    recipe = DetectorRecipe("x", "m", epochs=1, size=128)
+    first, second = (crop([spot((100, 60, 160, 150))], recipe, np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(first[0], second[0])
+    assert np.array_equal(first[1], second[1])
+
+
+def rows(*boxes: tuple[float, ...]) -> Targets:
+    return np.array(boxes, np.float32).reshape(-1, 5)
+
+
+def test_the_targets_of_a_batch_are_one_list() -> None:
+    batch = listed([rows((0, 0, 4, 4, FACE)), rows(), rows((0, 0, 9, 9, IGNORED), (1, 1, 3, 3, FACE))])
+    assert batch.shape == (3 * FACES_AN_IMAGE, 6)
+    expected = [[0, 0, 9, 9, IGNORED, 2], [0, 0, 4, 4, FACE, 0], [1, 1, 3, 3, FACE, 2]]
+    assert batch[:3].tolist() == expected
+    assert not batch[3:].any()
+
+
+def test_of_too_many_targets_the_smallest_go() -> None:
+    crowd = rows(*[(0, 0, side, side, FACE) for side in range(1, FACES_AN_IMAGE + 4)])
+    batch = listed([crowd])
+    assert len(batch) == FACES_AN_IMAGE
+    assert batch[:, 2].min() == 4
+
+
+@pytest.mark.parametrize(("field", "value"), [("size", 100), ("mosaic", 1.5), ("smallest_crop", 0.0)])
+def test_a_wrong_recipe_says_what_it_must_be(field: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{field} must be"):
+        replace(PLAIN, **{field: value})

@@ -1,0 +1,112 @@
+"""The detector's loss: who answers for a face, held against a slow and plain computation."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.tasks.faces import Grid
+from train.detection import loss
+from train.detection.loss import FACE, IGNORED, DetectionLoss, assign, decoded, grid, quality_focal
+from train.models.face import STRIDES
+
+SIZE = 64
+CELLS = grid(SIZE, SIZE)
+
+
+def test_the_grid_is_the_one_that_the_edge_decodes_with() -> None:
+    assert np.array_equal(CELLS, Grid.of_size(SIZE, SIZE, STRIDES).cells)
+    assert len(CELLS) == 8 * 8 + 4 * 4 + 2 * 2
+
+
+def boxes_of(raw: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(decoded(raw.astype(np.float32), CELLS))
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    corner0, corner1 = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
+    shared = np.clip(corner1 - corner0, 0, None).prod()
+    return float(shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared + 1e-7))
+
+
+def plain_assign(logits: np.ndarray, boxes: np.ndarray, faces: np.ndarray) -> dict[int, int]:
+    """SimOTA for one image, cell by cell: {cell: face}."""
+    wanted: dict[int, list[tuple[float, int]]] = {}
+    for index, face in enumerate(faces):
+        costs, overlaps = {}, []
+        for cell, (x, y, stride) in enumerate(CELLS):
+            inside = face[0] < x < face[2] and face[1] < y < face[3]
+            reach = loss.CENTRE_RADIUS * stride
+            near = abs(x - (face[0] + face[2]) / 2) < reach and abs(y - (face[1] + face[3]) / 2) < reach
+            if inside or near:
+                overlap = iou(boxes[cell], face[:4])
+                overlaps.append(overlap)
+                entropy = math.log1p(math.exp(-logits[cell]))
+                costs[cell] = entropy - 3 * math.log(overlap + 1e-7) + (0 if inside and near else 1e5)
+        count = min(10, max(1, int(sum(sorted(overlaps)[-10:]))))
+        for cell in sorted(costs, key=costs.__getitem__)[:count]:
+            wanted.setdefault(cell, []).append((costs[cell], index))
+    return {cell: min(claims)[1] for cell, claims in wanted.items()}
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1))
+def test_assignment_is_that_of_the_plain_computation(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(-2, 1, (2, len(CELLS))).astype(np.float32)
+    boxes = boxes_of(rng.normal(0, 0.7, (2, len(CELLS), 4)))
+    truth = np.zeros((10, 6), np.float32)
+    for row in range(7):
+        corner, size = rng.uniform(0, 45, 2), rng.uniform(4, 30, 2)
+        truth[row] = [*corner, *(corner + size), FACE, row % 2]
+    taken, target, ignored = (keras.ops.convert_to_numpy(v) for v in assign(logits, boxes, truth, CELLS))
+    assert not ignored.any()
+    for image in range(2):
+        faces = truth[(truth[:, 5] == image) & (truth[:, 4] == FACE)]
+        expected = plain_assign(logits[image], boxes[image], faces)
+        assert sorted(expected) == np.flatnonzero(taken[image]).tolist()
+        for cell, face in expected.items():
+            assert np.allclose(target[image, cell], faces[face, :4], atol=1e-4)
+
+
+def test_ignored_places_are_neither_face_nor_background() -> None:
+    truth = np.array([[0, 0, SIZE, SIZE, IGNORED, 0]], np.float32)
+    raw = np.zeros((1, len(CELLS), 5), np.float32)
+    assert float(DetectionLoss(SIZE, SIZE)(truth, raw)) == 0
+    assert float(DetectionLoss(SIZE, SIZE)(np.zeros((1, 6), np.float32), raw)) > 1
+
+
+def perfect(face: np.ndarray) -> np.ndarray:
+    """Raw heads whose every box is the face; the score is sure of it everywhere."""
+    raw = np.zeros((1, len(CELLS), 5), np.float32)
+    centre, size = (face[:2] + face[2:4]) / 2, face[2:4] - face[:2]
+    raw[0, :, 1:3] = (centre - CELLS[:, :2]) / CELLS[:, 2:]
+    raw[0, :, 3:5] = np.log(size / CELLS[:, 2:])
+    return raw
+
+
+def test_the_loss_is_zero_for_a_perfect_answer() -> None:
+    truth = np.array([[8, 10, 40, 50, FACE, 0]], np.float32)
+    raw = perfect(truth[0])
+    taken = keras.ops.convert_to_numpy(assign(raw[..., 0], boxes_of(raw[..., 1:]), truth, CELLS)[0])
+    assert taken.sum() >= 10
+    raw[..., 0] = np.where(taken, 20, -20)
+    assert float(DetectionLoss(SIZE, SIZE)(truth, raw)) == pytest.approx(0, abs=1e-3)
+
+
+def test_quality_focal_loss_is_the_papers() -> None:
+    logit, quality = 0.4, 0.7
+    p = 1 / (1 + math.exp(-logit))
+    paper = -((quality - p) ** 2) * ((1 - quality) * math.log(1 - p) + quality * math.log(p))
+    found = keras.ops.convert_to_numpy(quality_focal(np.float32([logit]), np.float32([quality])))[0]
+    assert found == pytest.approx(paper, rel=1e-5)
+
+
+def test_the_loss_survives_its_checkpoint() -> None:
+    copy = DetectionLoss.from_config(DetectionLoss(SIZE, SIZE).get_config())
+    assert (copy.height, copy.width, copy.name) == (SIZE, SIZE, "detection")

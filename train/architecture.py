@@ -1,0 +1,33 @@
+"""From a recipe's import string to a network."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import keras
+
+from edge.errors import InputError
+
+
+def architecture(import_string: str, height: int, width: int, *arguments: Any) -> keras.Model:
+    """What `module:function` makes of `(height, width, *arguments)`, with fresh weights.
+
+    Raises:
+        InputError: there is no such architecture, or it does not suit the input's size.
+    """
+    module, _, function = import_string.partition(":")
+    try:
+        make: Any = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"The recipe's model '{import_string}' cannot be imported ({error}). "
+            "Expected module:function, such as train.models.lenet:lenet5."
+        ) from error
+    try:
+        model: keras.Model = make(height, width, *arguments)
+    except ValueError as error:
+        raise InputError(
+            f"{import_string} cannot be built for pictures of {height}x{width}: {error}"
+        ) from error
+    return model

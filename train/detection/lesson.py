@@ -1,0 +1,169 @@
+"""Training a detector: pictures with boxes to heads, SimOTA and its losses, AP50."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import InputError
+from edge.pixels import Image, normalise
+from train.architecture import architecture
+from train.card import DataCard
+from train.detection.augment import Picture, Targets, crop, listed
+from train.detection.average_precision import average_precision, bootstrap
+from train.detection.data import SPLITS, BoxedImages, load_boxed
+from train.detection.evaluate import keras_detections, matches
+from train.detection.loss import FACE, IGNORED, DetectionLoss, joined_heads
+from train.detection.pictures import draw_samples
+from train.detection.recipe import DetectorRecipe
+from train.detection.unlabelled import read_places, with_ignored
+from train.fit import About, Metrics, cosine
+from train.fused import with_fused_norms
+from train.optimiser import KernelAdamW
+from train.weights import load_keras
+
+MEMORY_BYTES = 6 << 30
+"""Decoded pictures are kept up to so many bytes; the others are read again each epoch."""
+
+LONGEST_SIDE = 640
+"""Larger pictures are shrunk when they are read: they would only be shrunk in each crop."""
+
+CLIP_NORM = 10.0
+
+
+class DetectorLesson:
+    """A `train.fit.Lesson`: `recipe` on the train split of `folder`, validated on its val split."""
+
+    @classmethod
+    def of(cls, recipe: DetectorRecipe, source: str, out: Path) -> DetectorLesson:
+        """Read the annotations; sample detections are drawn into `out`. Raises InputError."""
+        return cls(recipe, source, out / f"{recipe.name}.samples.jpg")
+
+    def __init__(self, recipe: DetectorRecipe, folder: str, samples: Path | None = None) -> None:
+        self.recipe, self._samples = recipe, samples
+        self._data, self._val, self._test = (load_boxed(folder, split) for split in SPLITS)
+        if recipe.ignored_from:
+            self._data = with_ignored(self._data, read_places(Path(recipe.ignored_from)))
+        self._pictures = _Pictures(self._data)
+        self.steps = max(1, len(self._data) // recipe.batch_size)
+        self.about = About(
+            task="faces",
+            labels=("face",),
+            data=DataCard(source=self._data.source, n=len(self._data), sha256=self._data.sha256()),
+            notes=self._data.notes,
+        )
+
+    def compiled(self) -> keras.Model:
+        """The heads joined to one output, with AdamW and the detection loss."""
+        recipe = self.recipe
+        heads = with_fused_norms(architecture(recipe.model, recipe.size, recipe.size))
+        if recipe.grown_from:
+            grow(heads, load_keras(Path(recipe.grown_from)))
+        model = keras.Model(heads.input, joined_heads(heads.outputs), name=heads.name)
+        optimiser = KernelAdamW(
+            cosine(recipe, self.steps), weight_decay=recipe.weight_decay, global_clipnorm=CLIP_NORM
+        )
+        loss = DetectionLoss(recipe.size, recipe.size)
+        model.compile(optimiser, loss, jit_compile=keras.backend.backend() == "jax")
+        return model
+
+    def batches(self, epoch: int, done: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Crops float32 (N, size, size, 3) and targets (faces, 6), made one batch ahead in a thread."""
+        order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self._data))
+        with ThreadPoolExecutor(1, "augment") as pool:
+            ahead: Future[Any] | None = None
+            for step in range(done, self.steps):
+                now = ahead or pool.submit(self._batch, order, epoch, step)
+                ahead = pool.submit(self._batch, order, epoch, step + 1) if step + 1 < self.steps else None
+                yield now.result()
+
+    def _batch(
+        self, order: NDArray[np.int64], epoch: int, step: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        recipe = self.recipe
+        rng = np.random.default_rng((recipe.seed, epoch, step))
+        crops: list[tuple[Image, Targets]] = []
+        for index in order[step * recipe.batch_size : (step + 1) * recipe.batch_size]:
+            more = rng.integers(len(order), size=3) if rng.random() < recipe.mosaic else ()
+            crops.append(crop([self._pictures[i] for i in (index, *more)], recipe, rng))
+        images = normalise(np.stack([pixels for pixels, _ in crops]))
+        return images, listed([targets for _, targets in crops])
+
+    def validate(self, model: keras.Model, epoch: int) -> Metrics:
+        """`validation_ap50`, 0 to 1, every `validate_every` epochs and at the end; draws samples as well."""
+        if epoch % self.recipe.validate_every and epoch != self.recipe.epochs:
+            return {}
+        found = keras_detections(self.bare(model), self._val, self.recipe.input)
+        if self._samples is not None:
+            draw_samples(self._samples, self._val, found)
+        return {"validation_ap50": average_precision(matches(self._val, found))}
+
+    def test(self, model: keras.Model) -> Metrics:
+        """`test_ap50`, 0 to 1, with `test_n` pictures, `test_faces` and its 95 % bootstrap interval."""
+        matched = matches(self._test, keras_detections(model, self._test, self.recipe.input))
+        low, high = bootstrap(matched)
+        return {
+            "test_ap50": average_precision(matched),
+            "test_n": len(self._test),
+            "test_faces": self._test.faces,
+            "test_ci95_low": low,
+            "test_ci95_high": high,
+        }
+
+    def bare(self, model: keras.Model) -> keras.Model:
+        """The six heads at the card's input size, without optimiser and loss."""
+        heads = architecture(self.recipe.model, self.recipe.height, self.recipe.width)
+        heads.set_weights(model.get_weights())
+        return heads
+
+
+def grow(model: keras.Model, smaller: keras.Model) -> None:
+    """Start the layers that `smaller` has as well with its weights.
+
+    Raises:
+        InputError: the two share no layer, or a layer of one name has two shapes.
+    """
+    known = {layer.name: layer for layer in smaller.layers if layer.weights}
+    shared = [layer for layer in model.layers if layer.name in known]
+    if not shared:
+        raise InputError(f"grown_from: {smaller.name} and {model.name} have no layer of the same name.")
+    for layer in shared:
+        try:
+            layer.set_weights(known[layer.name].get_weights())
+        except ValueError as error:
+            raise InputError(
+                f"grown_from: layer '{layer.name}' has another shape in {smaller.name}: {error}"
+            ) from error
+
+
+class _Pictures:
+    """The decoded pictures of a split, kept while they fit."""
+
+    def __init__(self, data: BoxedImages) -> None:
+        self._data, self._bytes = data, 0
+        self._kept: dict[int, Picture] = {}
+
+    def __getitem__(self, index: int) -> Picture:
+        if index in self._kept:
+            return self._kept[index]
+        picture = self._read(index)
+        if self._bytes + picture.pixels.nbytes <= MEMORY_BYTES:
+            self._kept[index] = picture
+            self._bytes += picture.pixels.nbytes
+        return picture
+
+    def _read(self, index: int) -> Picture:
+        image = self._data.images[index]
+        pixels = image.read()
+        scale = min(1.0, LONGEST_SIDE / max(pixels.shape[:2]))
+        if scale < 1:
+            pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        kind = np.where(image.ignored, IGNORED, FACE)
+        return Picture(pixels, np.column_stack([image.boxes * scale, kind]).astype(np.float32))
