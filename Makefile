@@ -4,6 +4,8 @@
 PYTHON ?= python3
 RECIPE ?= lenet_digits
 MODEL ?= cifar10-convnetjs
+SIZE ?=
+BUNDLE ?= $(MODEL)$(if $(SIZE),-$(SIZE))
 SOURCE ?= demo://
 DATA ?=
 ARGS ?=
@@ -41,9 +43,9 @@ train: $(DEV)/.ready  ## train RECIPE (lenet_digits), with DATA where the recipe
 calibrate: needs-model needs-data $(DEV)/.ready  ## print how each tensor of models/MODEL.keras is quantized, from DATA
 	$(DEV)/bin/python -m calibration models/$(MODEL).keras --data "$(DATA)" $(ARGS)
 
-export: needs-model needs-data $(DEV)/.ready  ## models/MODEL.keras to both bundles: build/bundles/ and edge/bundles/; needs DATA
-	$(DEV)/bin/sightline export models/$(MODEL).keras --data "$(DATA)" \
-		--out build/bundles/$(MODEL) --shipped edge/bundles/$(MODEL) $(ARGS)
+export: needs-model needs-data $(DEV)/.ready  ## models/MODEL.keras, at SIZE (a detector's: 320, 320x192), to BUNDLE in build/bundles/ and edge/bundles/; needs DATA
+	$(DEV)/bin/sightline export models/$(MODEL).keras --data "$(DATA)" $(if $(SIZE),--size $(SIZE)) \
+		--out build/bundles/$(BUNDLE) --shipped edge/bundles/$(BUNDLE) $(ARGS)
 
 run: $(RUNTIME)/.ready  ## stream SOURCE (demo://) through MODEL (cifar10-convnetjs)
 	$(RUNTIME)/bin/sightline run --source "$(SOURCE)" --model "$(MODEL)" $(ARGS)
@@ -76,6 +78,7 @@ $(RUNTIME)/.ready: pyproject.toml requirements.lock .ci/setup $(PACKAGE)
 	.ci/setup $(RUNTIME) '.[demo,onnx]'
 	@touch $@
 
+# jetpack7 for cuda-python alone: the tests' double of a GPU speaks with the real bindings' types.
 $(DEV)/.ready: pyproject.toml requirements.lock .ci/setup
-	.ci/setup $(DEV) --editable '.[dev,web]'
+	.ci/setup $(DEV) --editable '.[dev,web,jetpack7]'
 	@touch $@

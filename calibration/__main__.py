@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -13,22 +14,30 @@ from calibration.fold import fold
 from calibration.graph import Graph, read
 from calibration.plan import DEFAULT_METHOD, Plan, make_plan, passes
 from calibration.quantize import asymmetric, symmetric
-from edge.errors import SightlineError
-from train.data import load, pick
+from calibration.samples import Samples, read_samples
+from edge.bundle import InputSpec
+from edge.errors import InputError, SightlineError
+from train.card import card_path, read_card
+from train.detection.data import is_boxed
+from train.detection.evaluate import resized
 from train.weights import load_keras
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/* or 'digits'.")
+@click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'.")
 @click.option("--ranges", default=DEFAULT_METHOD, show_default=True, help="minmax or percentile:P.")
 @click.option("--samples", default=512, show_default=True, help="Training images to watch.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the plan there, as JSON.")
 def calibrate(model: Path, data: str, ranges: str, samples: int, out: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:
-        graph = fold(read(load_keras(model)))
-        plan = _watched(graph, data, ranges, samples)
+        network = load_keras(model)
+        spec = read_card(model).input if card_path(model).exists() else _own_input(network, data)
+        if is_boxed(data):
+            network = resized(network, spec.height, spec.width)
+        graph = fold(read(network))
+        plan = _watched(graph, read_samples(data, spec, samples), ranges)
         if out is not None:
             plan.write(out)
     except SightlineError as error:
@@ -36,14 +45,19 @@ def calibrate(model: Path, data: str, ranges: str, samples: int, out: Path | Non
     Console().print(_table(graph, plan))
 
 
-def _watched(graph: Graph, data: str, ranges: str, samples: int) -> Plan:
-    height, width, _ = graph.nodes[0].shape
-    images = load(data, "train", height, width)
-    chosen = images.take(pick(images, samples), f", {min(samples, len(images))} by class")
+def _own_input(network: Any, data: str) -> InputSpec:
+    """Of a model without a card: the size that it states itself."""
+    _, height, width, *_ = network.input_shape
+    if height is None or width is None:
+        raise InputError("The model takes any size and has no card; write one with its input's size.")
+    return InputSpec(height=height, width=width, resize="letterbox" if is_boxed(data) else "crop")
+
+
+def _watched(graph: Graph, samples: Samples, ranges: str) -> Plan:
     with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("calibrating", total=passes(ranges) * len(chosen))
+        bar = progress.add_task("calibrating", total=passes(ranges) * len(samples.images))
         advance = progress.advance
-        return make_plan(graph, chosen.images, chosen.source, ranges, lambda done: advance(bar, done))
+        return make_plan(graph, samples.images, samples.source, ranges, lambda done: advance(bar, done))
 
 
 def _table(graph: Graph, plan: Plan) -> Table:

@@ -19,7 +19,7 @@ from edge.errors import InputError
 WEIGHTED = frozenset({"Conv2D", "DepthwiseConv2D"})
 POOLS = frozenset({"MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D"})
 MERGES = frozenset({"Add", "Concatenate"})
-SHAPES = frozenset({"Flatten", "Reshape", "ZeroPadding2D"})
+SHAPES = frozenset({"Flatten", "Reshape", "ZeroPadding2D", "UpSampling2D"})
 ACTIVATIONS = frozenset({"ReLU", "Activation"})
 SUPPORTED = WEIGHTED | POOLS | MERGES | SHAPES | ACTIVATIONS | {"InputLayer"}
 FUSED_ACTIVATIONS = frozenset({"linear", "relu", "relu6"})
@@ -61,7 +61,7 @@ def without_effectless(graph: Graph) -> Graph:
             alias[node.name] = inputs[0]
         else:
             nodes.append(replace(node, inputs=inputs))
-    return _ending_at(nodes, alias.get(graph.output.name, graph.output.name))
+    return Graph(tuple(nodes), _renamed(graph, alias))
 
 
 def fold_norms(graph: Graph) -> Graph:
@@ -86,7 +86,7 @@ def fold_norms(graph: Graph) -> Graph:
             alias[node.name] = source.name
         else:
             nodes[node.name] = _depthwise(node, gain, shift)
-    return _ending_at(list(nodes.values()), alias.get(graph.output.name, graph.output.name))
+    return Graph(tuple(nodes.values()), _renamed(graph, alias))
 
 
 def dense_as_convolutions(graph: Graph) -> Graph:
@@ -110,18 +110,19 @@ def dense_as_convolutions(graph: Graph) -> Graph:
             continue
         if len(node.shape) == 1:
             lifted[node.name] = nodes[-1]
-    if graph.output.name in lifted:
-        nodes.append(_flat(lifted[graph.output.name]))
-    return Graph(tuple(nodes))
+    flat = {name: _flat(lifted[name]) for name in graph.outputs.values() if name in lifted}
+    present = {node.name for node in nodes}
+    nodes.extend(node for node in flat.values() if node.name not in present)
+    return Graph(tuple(nodes), _renamed(graph, {name: node.name for name, node in flat.items()}))
 
 
 def without_unread(graph: Graph) -> Graph:
     """Drop nodes whose output nobody reads."""
-    needed = {graph.output.name, graph.nodes[0].name}
+    needed = {*graph.outputs.values(), graph.nodes[0].name}
     for node in reversed(graph.nodes):
         if node.name in needed:
             needed.update(node.inputs)
-    return Graph(tuple(node for node in graph.nodes if node.name in needed))
+    return replace(graph, nodes=tuple(node for node in graph.nodes if node.name in needed))
 
 
 def _check_supported(node: Node) -> None:
@@ -133,6 +134,8 @@ def _check_supported(node: Node) -> None:
         what = f"{node.kind} with groups={node.config['groups']}"
     elif node.config.get("data_format", "channels_last") != "channels_last":
         what = f"{node.kind} with data_format={node.config['data_format']}"
+    elif node.config.get("interpolation", "nearest") != "nearest":
+        what = f"{node.kind} with interpolation={node.config['interpolation']}"
     else:
         return
     raise InputError(
@@ -205,6 +208,6 @@ def _flat(node: Node) -> Node:
     return Node(name, "Reshape", {"name": name, "target_shape": shape}, (), (node.name,), shape)
 
 
-def _ending_at(nodes: list[Node], output: str) -> Graph:
-    last = next(node for node in nodes if node.name == output)
-    return Graph((*(node for node in nodes if node.name != output), last))
+def _renamed(graph: Graph, alias: dict[str, str]) -> dict[str, str]:
+    """The outputs, where nodes have been replaced by others."""
+    return {head: alias.get(name, name) for head, name in graph.outputs.items()}

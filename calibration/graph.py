@@ -6,8 +6,9 @@ read it from a Keras model, rewrite it with ordinary functions, build a Keras mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from edge.errors import InputError
 
 Weights = tuple[NDArray[np.float32], ...]
 KerasTensor = Any
+LOGITS = "logits"
+"""The head's name of a model with one output; several heads have the names of their layers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +45,15 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Nodes in an order in which each comes after its inputs; the last one is the only output."""
+    """A network with one input and one head or several.
+
+    Attributes:
+        nodes: in an order in which each comes after its inputs; the first one is the input.
+        outputs: by head, the name of the node that gives it, in the model's order.
+    """
 
     nodes: tuple[Node, ...]
+    outputs: Mapping[str, str]
 
     def __post_init__(self) -> None:
         known: set[str] = set()
@@ -52,47 +61,67 @@ class Graph:
             if node.name in known or not known.issuperset(node.inputs):
                 raise ValueError(f"node {node.name} is a duplicate or stands before its inputs")
             known.add(node.name)
+        if not self.outputs or not known.issuperset(self.outputs.values()):
+            raise ValueError(f"the outputs {list(self.outputs.values())} are not all nodes")
 
     def __getitem__(self, name: str) -> Node:
         return next(node for node in self.nodes if node.name == name)
-
-    @property
-    def output(self) -> Node:
-        """The node whose output is the model's."""
-        return self.nodes[-1]
 
     def consumers(self, name: str) -> tuple[Node, ...]:
         """The nodes that read `name`."""
         return tuple(node for node in self.nodes if name in node.inputs)
 
     def only_consumer(self, name: str) -> Node | None:
-        """The node that reads `name`, where there is exactly one and `name` is not the output."""
+        """The node that reads `name`, where there is exactly one and `name` is no output."""
         readers = self.consumers(name)
-        return readers[0] if len(readers) == 1 and name != self.output.name else None
+        return readers[0] if len(readers) == 1 and name not in self.outputs.values() else None
 
 
 Call = Callable[[Any, Node, list[KerasTensor]], KerasTensor]
 
 
 def read(model: Any) -> Graph:
-    """The graph of a Keras Functional or Sequential model with one input and one output.
+    """The graph of a Keras Functional or Sequential model with one input.
 
     Raises:
-        InputError: several inputs or outputs, a nested model, or a layer that is called twice.
+        InputError: several inputs, a nested model, or a layer that is called twice.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1:
+    if len(model.inputs) != 1:
+        raise InputError(f"Model '{model.name}' has {len(model.inputs)} inputs; expected one, the pixels.")
+    outputs = {head: tensor._keras_history.operation.name for head, tensor in heads(model).items()}
+    return Graph(_unique([_node(call) for call in _calls(model)]), outputs)
+
+
+def heads(model: Any) -> dict[str, KerasTensor]:
+    """A model's outputs by name, in its own order: of a dictionary by its keys, else by their layers.
+
+    Raises:
+        InputError: two of several outputs have the same name.
+    """
+    if len(model.outputs) == 1:
+        return {LOGITS: model.outputs[0]}
+    if isinstance(model.output, dict):
+        return dict(model.output)
+    names = [tensor._keras_history.operation.name for tensor in model.outputs]
+    if len(set(names)) < len(names):
         raise InputError(
-            f"Model '{model.name}' has {len(model.inputs)} inputs and {len(model.outputs)} outputs; "
-            "int8 export takes models with one of each. Export fp32 and fp16 only (--precisions fp32,fp16)."
+            f"Model '{model.name}' has outputs {', '.join(names)}; each needs a name of its own."
         )
-    nodes = [_node(call) for call in _calls(model)]
-    graph = Graph(_unique(nodes))
-    output_name = model.outputs[0]._keras_history.operation.name
-    return Graph(_ending_with(output_name, graph.nodes))
+    return dict(zip(names, model.outputs, strict=True))
+
+
+def infer(model: Any, pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Run a Keras model: float32 (N, H, W, 3) in [-1, 127/128] to its heads, float32 (N, ...), by name."""
+    outputs = model(pixels, training=False)
+    if not isinstance(outputs, dict) or len(model.outputs) == 1:
+        import keras
+
+        outputs = dict(zip(heads(model), keras.tree.flatten(outputs), strict=True))
+    return {name: np.asarray(values, np.float32) for name, values in outputs.items()}
 
 
 def build(graph: Graph, call: Call | None = None, batch: int | None = None) -> Any:
-    """A Keras model of the graph.
+    """A Keras model of the graph; several heads come as a dictionary.
 
     Args:
         graph: what to build.
@@ -110,7 +139,10 @@ def build(graph: Graph, call: Call | None = None, batch: int | None = None) -> A
         layer = make_layer(node)
         inputs = [tensors[name] for name in node.inputs]
         tensors[node.name] = call(layer, node, inputs) if call else call_layer(layer, inputs)
-    model = keras.Model(tensors[graph.nodes[0].name], tensors[graph.output.name])
+    outputs = {head: tensors[name] for head, name in graph.outputs.items()}
+    model = keras.Model(
+        tensors[graph.nodes[0].name], outputs if len(outputs) > 1 else next(iter(outputs.values()))
+    )
     for node in graph.nodes:
         model.get_layer(node.name).set_weights(node.weights)
     return model
@@ -120,6 +152,8 @@ def make_layer(node: Node) -> Any:
     """A fresh Keras layer from the node's kind and configuration."""
     import keras
 
+    if node.kind == "UpSampling2D" and node.config["interpolation"] == "nearest":
+        return _nearest_layer()(node.config["size"], name=node.name)
     return getattr(keras.layers, node.kind).from_config(node.config)
 
 
@@ -132,9 +166,7 @@ def _calls(model: Any) -> Iterable[Any]:
     """The model's calls in topological order; Keras keeps them by depth, deepest first."""
     import keras
 
-    functional = (
-        model if hasattr(model, "_nodes_by_depth") else keras.Model(model.inputs[0], model.outputs[0])
-    )
+    functional = model if hasattr(model, "_nodes_by_depth") else keras.Model(model.inputs[0], model.outputs)
     by_depth = functional._nodes_by_depth
     return (call for depth in sorted(by_depth, reverse=True) for call in by_depth[depth])
 
@@ -163,6 +195,23 @@ def _unique(nodes: list[Node]) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def _ending_with(name: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-    output = [node for node in nodes if node.name == name]
-    return tuple(node for node in nodes if node.name != name) + tuple(output)
+@cache
+def _nearest_layer() -> Any:
+    """The class that stands for nearest UpSampling2D. Made on first use, since defining it needs Keras."""
+    import keras
+    import tensorflow as tf
+
+    class Nearest(keras.layers.Layer):  # type: ignore[misc]
+        """The same copy of pixels as one operation: Keras's own is ten reshapes and tiles in the files."""
+
+        def __init__(self, size: tuple[int, int], **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.size = size
+
+        def call(self, inputs: Any) -> Any:
+            _, height, width, _ = inputs.shape
+            size = (height * self.size[0], width * self.size[1])
+            # With no half-pixel centres: pixel i is read from i // size, which every runtime computes alike.
+            return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=size)
+
+    return Nearest

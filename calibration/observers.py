@@ -21,7 +21,10 @@ Range = tuple[float, float]
 Progress = Callable[[int], None]
 
 BINS = 2048
-BATCH = 64
+BATCH_PIXELS = 64 * 128 * 128
+MOST_IMAGES = 64
+"""At once: so many images, or as many as have so many pixels, since every activation is held with them."""
+
 KEEP_RANGE = SHAPES | {"MaxPooling2D", "AveragePooling2D"}
 """Layers whose output has the range, and in int8 the scale, of their input."""
 
@@ -85,8 +88,9 @@ def _fused_into_relu(graph: Graph, node: Node) -> bool:
 def _outputs(graph: Graph, images: Image, progress: Progress) -> Iterator[tuple[str, NDArray[np.float32]]]:
     names = [node.name for node in measured(graph)]
     watch = _watching(graph, names)
-    for start in range(0, len(images), BATCH):
-        batch = normalise(images[start : start + BATCH])
+    size = min(MOST_IMAGES, max(1, BATCH_PIXELS // (images.shape[1] * images.shape[2])))
+    for start in range(0, len(images), size):
+        batch = normalise(images[start : start + size])
         yield from zip(names, (np.asarray(values) for values in watch(batch)), strict=True)
         progress(len(batch))
 

@@ -50,9 +50,10 @@ class Plan(BaseModel):
             return self.params(graph, graph[node.inputs[0]], target)
         return (asymmetric if target == "tflite" else symmetric)(*self.ranges[node.name])
 
-    def output_step(self, graph: Graph) -> float:
-        """One step of the TFLite output, in the output's own unit."""
-        return self.params(graph, graph.output, "tflite").scale
+    def output_steps(self, graph: Graph) -> dict[str, float]:
+        """By head, one step of the TFLite output, in the head's own unit."""
+        nodes = {head: graph[name] for head, name in graph.outputs.items()}
+        return {head: self.params(graph, node, "tflite").scale for head, node in nodes.items()}
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON, whole or not at all."""

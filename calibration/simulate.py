@@ -19,14 +19,18 @@ from calibration.plan import Plan
 from calibration.quantize import TensorParams, rounded_kernel
 from edge.bundle import Format
 
+_ROUND_INPUT = ("AveragePooling2D", "GlobalAveragePooling2D", "UpSampling2D")
+"""Upsampling copies, so that it is rounded before it. Its reader rounds again, with the same scale, which
+changes no value: between a DequantizeLinear and a QuantizeLinear the copy can be done in int8."""
+
 
 def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None) -> Any:
     """A Keras model that computes what the target's int8 artefact computes, up to a step or two.
 
     Kernels hold the real values of their integers for both targets.
     `tflite`: the input and each measured output is rounded, asymmetrically.
-    `onnx`: the inputs of convolutions and average pools, and the shortcut of an addition, are
-    rounded, symmetrically, where TensorRT wants them.
+    `onnx`: the inputs of convolutions, average pools and upsampling, and the shortcut of an addition,
+    are rounded, symmetrically, where TensorRT wants them.
 
     Args:
         batch: a fixed batch size, for converters; any size otherwise.
@@ -38,7 +42,8 @@ def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None)
 
 def with_rounded_kernels(graph: Graph, plan: Plan) -> Graph:
     """The graph with every kernel at the real values its integers stand for."""
-    return Graph(tuple(_rounded(node, plan) if node.kind in WEIGHTED else node for node in graph.nodes))
+    nodes = tuple(_rounded(node, plan) if node.kind in WEIGHTED else node for node in graph.nodes)
+    return replace(graph, nodes=nodes)
 
 
 def _rounded(node: Node, plan: Plan) -> Node:
@@ -76,7 +81,7 @@ def _tensorrt_call(graph: Graph, plan: Plan) -> Call:
 
 def _rounded_inputs(graph: Graph, node: Node) -> tuple[int, ...]:
     """Which inputs TensorRT wants rounded; of an addition all but the convolution it is fused with."""
-    if node.kind in WEIGHTED or node.kind in ("AveragePooling2D", "GlobalAveragePooling2D"):
+    if node.kind in WEIGHTED or node.kind in _ROUND_INPUT:
         return (0,)
     if node.kind == "Add":
         fused = [i for i, name in enumerate(node.inputs) if _fusable(graph, name)][:1]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from rich.console import Console
@@ -15,18 +16,21 @@ from calibration.plan import DEFAULT_METHOD
 from edge.bundle import FORMATS, PRECISIONS, Bundle, InputSpec, Precision
 from edge.errors import CheckFailed, InputError
 from edge.files import sha256
-from edge.pixels import ResizeRule
 from export.interrupt import interrupt_noted
+from export.proof import METRIC_NAMES, open_proof
 from train.card import Card, card_path, read_card
-from train.data import LabelledImages, load, pick
+from train.data import load
+from train.detection.data import is_boxed
+from train.detection.evaluate import resized
 from train.weights import load_keras
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle's folder.")
-@click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/* or 'digits'.")
-@click.option("--max-drop", default=0.5, show_default=True, help="Largest loss of top-1, in points.")
+@click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'.")
+@click.option("--size", help="A detector's input, WIDTHxHEIGHT or one number; the card's by default.")
+@click.option("--max-drop", default=0.5, show_default=True, help="Largest loss of top-1 or AP50, in points.")
 @click.option("--formats", default="tflite,onnx", show_default=True, help="Of tflite, onnx, tensorrt.")
 @click.option("--precisions", default="fp32,fp16,int8", show_default=True)
 @click.option("--ranges", default=DEFAULT_METHOD, show_default=True, help="minmax or percentile:P.")
@@ -37,6 +41,7 @@ def export(
     model: Path,
     out: Path,
     data: str,
+    size: str | None,
     max_drop: float,
     formats: str,
     precisions: str,
@@ -47,8 +52,9 @@ def export(
 ) -> None:
     """Calibrate MODEL (a .keras file), convert it, prove each file against it and pack a bundle.
 
-    Ends with 1 when an artefact loses more than --max-drop points of top-1 against Keras on the
-    same images; that artefact is left out of the bundle.
+    Ends with 1 when an artefact loses more than --max-drop points of top-1 (of a detector: AP50)
+    against Keras on the same images; that artefact is left out of the bundle. With --size the bundle
+    has its folder's name, otherwise the card's.
     """
     wanted_formats = _names(formats, (*FORMATS, "tensorrt"), "format")
     wanted_precisions = _names(precisions, PRECISIONS, "precision")
@@ -56,19 +62,20 @@ def export(
         raise InputError("A TensorRT plan is built from the ONNX file: pass --formats onnx,tensorrt.")
     _check_parent(out)
     network = load_keras(model)
-    card = _card(model, network, data)
-    calibration, test = _images(data, card, samples, limit)
+    card = _card(model, network, data, _size(size) if size else None)
+    if card.task == "faces":
+        network = resized(network, card.input.height, card.input.width)
+    proof = open_proof(data, card, samples, limit)
 
-    from export.pack import Job, export_bundle, ship
+    from export.job import Job
+    from export.pack import export_bundle, ship
 
     job = Job(
         model=network,
         model_sha256=sha256(model),
-        name=card.name,
-        labels=card.labels,
-        input=card.input,
-        calibration=calibration,
-        test=test,
+        name=out.resolve().name if size else card.name,
+        card=card,
+        proof=proof,
         method=ranges,
         formats=tuple(f for f in FORMATS if f in wanted_formats),
         precisions=tuple(p for p in PRECISIONS if p in wanted_precisions),
@@ -110,28 +117,42 @@ class _Probed(Exception):
     """Leaves `whole_folder` without writing."""
 
 
-def _card(path: Path, network: Any, data: str) -> Card:
-    """The model's card; a user's own model without one is described by itself and its data."""
-    if card_path(path).exists():
-        return read_card(path)
-    shape = network.input_shape
-    if len(shape) != 4 or None in shape[1:] or shape[3] != 3:
-        raise InputError(f"{path} takes {shape}; expected (None, height, width, 3), RGB as (x - 128) / 128.")
-    labels = load(data, "test", shape[1], shape[2]).class_names
-    rule: ResizeRule = get_args(ResizeRule)[0]
-    return Card(name=path.stem, labels=labels, input=InputSpec(height=shape[1], width=shape[2], resize=rule))
+def _size(text: str) -> tuple[int, int]:
+    """Width and height in pixels, of `320x192` or `320`."""
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text, re.ASCII)
+    if found is None:
+        raise InputError(f"--size is WIDTHxHEIGHT in pixels, as 320x192, or one number; got '{text}'.")
+    return int(found[1]), int(found[2] or found[1])
 
 
-def _images(data: str, card: Card, samples: int, limit: int | None) -> tuple[LabelledImages, LabelledImages]:
-    size = (card.input.height, card.input.width, card.input.resize)
-    train, test = load(data, "train", *size), load(data, "test", *size)
-    if test.class_names != card.labels:
+def _card(path: Path, network: Any, data: str, size: tuple[int, int] | None) -> Card:
+    """The model's card, with the input size that was asked for."""
+    card = read_card(path) if card_path(path).exists() else _own_card(path, network, data, size)
+    if size is None or size == (card.input.width, card.input.height):
+        return card
+    if card.task != "faces":
         raise InputError(
-            f"{data} has the classes {', '.join(test.class_names)}; the model's are {', '.join(card.labels)}. "
-            "Pass the data it was trained for."
+            f"{path} is a classifier, which is exported at the size it was trained for, "
+            f"{card.input.width}x{card.input.height}. Leave --size out."
         )
-    chosen = train.take(pick(train, samples), f", {min(samples, len(train))} by class")
-    return chosen, test if limit is None else test.take(pick(test, limit), f", {limit} by class")
+    spec = card.input.model_copy(update={"width": size[0], "height": size[1]})
+    return card.model_copy(update={"input": spec})
+
+
+def _own_card(path: Path, network: Any, data: str, size: tuple[int, int] | None) -> Card:
+    """A user's own model without a card is described by itself and its data."""
+    _, height, width, *channels = network.input_shape if len(network.inputs) == 1 else (None, 0, 0)
+    boxed = is_boxed(data)
+    if size and boxed:
+        width, height = size
+    if channels != [3] or height is None or width is None:
+        raise InputError(
+            f"{path} takes {network.input_shape}; expected (None, height, width, 3), RGB as (x - 128) / 128."
+        )
+    spec = InputSpec(height=height, width=width, resize="letterbox" if boxed else "crop")
+    if boxed:
+        return Card(name=path.stem, task="faces", labels=("face",), input=spec)
+    return Card(name=path.stem, labels=load(data, "test", height, width).class_names, input=spec)
 
 
 class _Progress:
@@ -160,7 +181,8 @@ class _Progress:
 
 def _print_table(console: Console, bundle: Bundle) -> None:
     metrics = [artefact.metrics for artefact in bundle.manifest.artefacts if artefact.metrics]
-    title = f"{bundle.manifest.name} against Keras, {metrics[0].n if metrics else 0} images, top-1"
+    first = f"{metrics[0].n} images, {METRIC_NAMES[metrics[0].metric]}" if metrics else "no artefact"
+    title = f"{bundle.manifest.name} against Keras, {first}"
     console.print(f"\n{title}", highlight=False)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
     for column in ("artefact", "KiB", "%", "drop", "95 % interval", "same %", "max err", "mean err"):

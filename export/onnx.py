@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.fold import WEIGHTED
-from calibration.graph import Graph, Node
+from calibration.graph import Graph, Node, heads
 from calibration.plan import Plan
 from calibration.quantize import rounded_kernel
 from calibration.simulate import simulate
@@ -27,21 +27,20 @@ from edge.native import stderr_held_back
 OPSET = 18
 OPSET_INT8 = 19
 INPUT = "pixels"
-OUTPUT = "logits"
 _BODY_INPUT = "normalised"
 
 
 def fp32(model: Any) -> bytes:
-    """ONNX with float32 inside: uint8 (1, H, W, 3) in, float32 logits (1, classes) out.
+    """ONNX with float32 inside: uint8 (1, H, W, 3) in, float32 heads out, named as `heads(model)`.
 
     Args:
-        model: a Keras model with batch 1, float32 (1, H, W, 3) in [-1, 127/128] to logits.
+        model: a Keras model with batch 1, float32 (1, H, W, 3) in [-1, 127/128] to its heads.
     """
     return _checked(_with_pixel_input(_converted(model)))
 
 
 def fp16(model: Any) -> bytes:
-    """The same with float16 inside; logits leave as float32."""
+    """The same with float16 inside; the heads leave as float32."""
     return _checked(_with_pixel_input(_in_float16(_converted(model))))
 
 
@@ -60,12 +59,18 @@ Handlers = dict[str, tuple[Callable[..., None], list[Any]]]
 
 
 def _converted(model: Any, handlers: Handlers | None = None) -> Any:
-    """tf2onnx's graph, NCHW throughout: float32 (1, 3, H, W) `normalised` to `logits`."""
+    """tf2onnx's graph, NCHW inside: float32 (1, 3, H, W) `normalised` to heads, maps as NHWC."""
     import tensorflow as tf
     import tf2onnx
 
     signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32, name=_BODY_INPUT)]
-    function = tf.function(lambda pixels: {OUTPUT: model(pixels, training=False)}, input_signature=signature)
+    names = list(heads(model))
+
+    def outputs(pixels: Any) -> Any:
+        values = model(pixels, training=False)
+        return values if isinstance(values, dict) else {names[0]: values}
+
+    function = tf.function(outputs, input_signature=signature)
     with (
         redirect_stdout(io.StringIO()),
         redirect_stderr(io.StringIO()),
@@ -79,6 +84,10 @@ def _converted(model: Any, handlers: Handlers | None = None) -> Any:
             custom_op_handlers=handlers,
             inputs_as_nchw=[_BODY_INPUT],
         )
+    # TensorFlow sorts a dictionary by its keys.
+    ordered = sorted(converted.graph.output, key=lambda output: names.index(output.name))
+    del converted.graph.output[:]
+    converted.graph.output.extend(ordered)
     return converted
 
 
@@ -185,23 +194,43 @@ def _onnx_kernel(node: Node, plan: Plan) -> NDArray[np.float32]:
 
 
 def _in_float16(model: Any) -> Any:
-    """All floating point becomes float16; a Cast at the end brings the output back to float32."""
-    from onnx import TensorProto, helper
+    """All floating point becomes float16; a Cast at each head brings it back to float32."""
     from onnxconverter_common import float16
 
     with warnings.catch_warnings():
         # It warns of weights below float16's smallest value: they become it, or zero, as they must.
         warnings.simplefilter("ignore", UserWarning)
         half = float16.convert_float_to_float16(model)
-    output = half.graph.output[0]
-    shape = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
-    for node in half.graph.node:
-        node.output[:] = [f"{OUTPUT}_half" if name == OUTPUT else name for name in node.output]
-    half.graph.node.append(
-        helper.make_node("Cast", [f"{OUTPUT}_half"], [OUTPUT], name="logits_cast", to=TensorProto.FLOAT)
-    )
-    output.CopyFrom(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shape))
+    _copy_in_float16(half.graph)
+    for output in half.graph.output:
+        _cast_back(half.graph, output)
     return half
+
+
+def _copy_in_float16(graph: Any) -> None:
+    """Take the casts around each Resize away: the converter keeps it in float32, but ours only copies."""
+    made = {name: node for node in graph.node for name in node.output}
+    for resize in [node for node in graph.node if node.op_type == "Resize"]:
+        before = made[resize.input[0]]
+        if before.op_type == "Cast":
+            resize.input[0] = before.input[0]
+            graph.node.remove(before)
+        for after in [node for node in graph.node if resize.output[0] in node.input]:
+            if after.op_type == "Cast":
+                graph.node.remove(after)
+                resize.output[0] = after.output[0]
+
+
+def _cast_back(graph: Any, output: Any) -> None:
+    from onnx import TensorProto, helper
+
+    head = output.name
+    for node in graph.node:
+        node.output[:] = [f"{head}_half" if name == head else name for name in node.output]
+    cast = helper.make_node("Cast", [f"{head}_half"], [head], name=f"{head}_cast", to=TensorProto.FLOAT)
+    graph.node.append(cast)
+    shape = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
+    output.CopyFrom(helper.make_tensor_value_info(head, TensorProto.FLOAT, shape))
 
 
 @contextmanager

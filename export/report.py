@@ -9,6 +9,15 @@ from calibration.graph import Graph
 from calibration.plan import Plan
 from calibration.quantize import asymmetric, symmetric
 from edge.bundle import Artefact, Manifest, Metrics
+from export.proof import METRIC_NAMES
+
+_TASKS = {"classification": "classification into {classes} classes", "faces": "face detection"}
+_AGREEMENT = {"top1": "same label", "ap50": "same faces"}
+_EXPLAINED = {
+    "top1": "",
+    "ap50": " Same faces: of Keras's with a score of at least 0.5, those that the artefact finds with one too, "
+    "at an IoU of at least 0.5.",
+}
 
 _STYLE = """
 :root { --ink: #1c2430; --soft: #5b6676; --line: #dfe4ea; --good: #14804a; --bad: #c2341d; --paper: #fff; }
@@ -60,7 +69,7 @@ def _title(manifest: Manifest) -> str:
     spec = manifest.input
     return (
         f"<h1>{escape(manifest.name)}</h1>"
-        f"<p>{escape(manifest.task)} into {len(manifest.labels)} classes from {spec.width}×{spec.height} "
+        f"<p>{_TASKS[manifest.task].format(classes=len(manifest.labels))} from {spec.width}×{spec.height} "
         f"{spec.color} pixels ({spec.resize}), exported by Sightline {escape(manifest.sightline)}.</p>"
     )
 
@@ -74,12 +83,13 @@ def _parity(manifest: Manifest, proven: tuple[Artefact, ...]) -> str:
     rows = [_parity_row(artefact, metrics, artefact.file in kept, reach) for artefact, metrics in measured]
     first = measured[0][1]
     interval = "drop with its 95 % interval, points"
-    head = ("artefact", "size", "top-1", "drop", interval, "same label", "error max", "mean")
+    metric = METRIC_NAMES[first.metric]
+    head = ("artefact", "size", metric, "drop", interval, _AGREEMENT[first.metric], "error max", "mean")
     return (
         "<h2>Parity with Keras</h2>"
         f"<p>Each file ran through the edge runtime on the same {first.n:,} images, on which the Keras model "
-        f"reaches {first.reference:.2f} % top-1. Drop: Keras minus artefact. Error: of the logits. "
-        "Intervals: paired bootstrap over images.</p>"
+        f"reaches {first.reference:.2f} % {metric}. Drop: Keras minus artefact. Error: of the raw outputs. "
+        f"Intervals: paired bootstrap over images.{_EXPLAINED[first.metric]}</p>"
         + _table(head, rows)
         + "".join(
             f'<p class="bad">{a.format} {a.precision}: {escape(a.reason)}.</p>' for a in manifest.absent

@@ -16,7 +16,7 @@ from edge.native import stderr_held_back
 
 
 def fp32(model: Any) -> bytes:
-    """float32 (1, H, W, 3) in [-1, 127/128] to float32 logits, from a Keras model with batch 1."""
+    """float32 (1, H, W, 3) in [-1, 127/128] to float32 heads, from a Keras model with batch 1."""
     return _converted(model, lambda converter: None)
 
 
@@ -33,7 +33,7 @@ def fp16(model: Any) -> bytes:
 
 
 def int8(graph: Graph, plan: Plan) -> bytes:
-    """Integers only: int8 (1, H, W, 3) with scale 1/128 and zero point 0 in, int8 logits out.
+    """Integers only: int8 (1, H, W, 3) with scale 1/128 and zero point 0 in, int8 heads out.
 
     The converter takes every range from the rounding operations of the plan's simulation, and every
     kernel's scale from its largest value, which is 127 steps; it measures nothing itself.

@@ -38,11 +38,30 @@ def branches(height: int, width: int, classes: int) -> keras.Model:
     return keras.Model(pixels, layers.Dense(classes)(layers.Flatten()(x)))
 
 
+def pyramid(height: int, width: int, classes: int) -> keras.Model:
+    """Two levels with a head each, as a detector has them: dilation, upsampling, and a head that is read on."""
+    pixels = keras.Input((height, width, 3), name="pixels")
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(pixels)
+    fine = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(x)
+    coarse = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(fine)
+    side = layers.Conv2D(8, 3, padding="same", dilation_rate=2, use_bias=False)(coarse)
+    coarse = layers.ReLU()(layers.Add()([coarse, layers.BatchNormalization()(side)]))
+    up = layers.UpSampling2D(2, interpolation="nearest", name="up")(layers.Conv2D(8, 1)(coarse))
+    fine = layers.ReLU(name="merged")(layers.Add()([fine, up]))
+    heads = [
+        layers.BatchNormalization(name="fine")(layers.Conv2D(classes, 1, use_bias=False)(fine)),
+        layers.Conv2D(4, 1, name="coarse")(coarse),
+    ]
+    read_on = layers.Conv2D(3, 1, name="read_on")(fine)
+    return keras.Model(pixels, [*heads, read_on, layers.ReLU(name="last")(read_on)])
+
+
 NETWORKS: dict[str, Callable[[int, int, int], keras.Model]] = {
     "convnetjs": convnetjs,
     "lenet5": lenet5,
     "residual": residual,
     "branches": branches,
+    "pyramid": pyramid,
 }
 
 

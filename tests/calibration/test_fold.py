@@ -10,16 +10,17 @@ import pytest
 from keras import layers
 
 from calibration.fold import SUPPORTED, fold
-from calibration.graph import build, read
+from calibration.graph import Graph, build, heads, infer, read
 from edge.errors import InputError
 from edge.pixels import normalise
 
 
 def test_folding_keeps_the_function(network: Any, pictures: Any) -> None:
     pixels = normalise(pictures)
-    wanted = np.asarray(network(pixels, training=False))
-    found = np.asarray(build(fold(read(network)))(pixels, training=False))
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+    wanted, found = infer(network, pixels), infer(build(fold(read(network))), pixels)
+    assert list(found) == list(wanted) == list(heads(network))
+    for head, values in wanted.items():
+        np.testing.assert_allclose(found[head], values, rtol=0, atol=1e-5 * np.abs(values).max())
 
 
 def test_folding_leaves_only_what_int8_knows(network: Any) -> None:
@@ -45,6 +46,40 @@ def test_a_norm_with_a_second_reader_is_not_folded_into_the_convolution() -> Non
     np.testing.assert_allclose(build(graph)(data), model(data), rtol=1e-5, atol=1e-5)
 
 
+def test_several_heads_keep_their_names_when_their_layers_are_folded() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="conv")(pixels)
+    a = layers.BatchNormalization(name="a")(layers.Conv2D(2, 1, name="before_a")(x))
+    b = layers.Activation("linear", name="b")(layers.Conv2D(2, 1, name="before_b")(x))
+    c = layers.Dense(5, name="c")(layers.GlobalAveragePooling2D()(x))
+    d = layers.ReLU(name="d")(c)
+    graph = fold(read(keras.Model(pixels, [a, b, c, d])))
+    assert dict(graph.outputs) == {"a": "before_a", "b": "before_b", "c": "c_flat", "d": "d_flat"}
+    assert {graph["c_flat"].shape, graph["d_flat"].shape} == {(5,)}
+
+
+def test_the_heads_of_a_dictionary_have_its_keys() -> None:
+    pixels = keras.Input((8, 8, 3))
+    outputs = {"small": layers.Conv2D(1, 1)(pixels), "large": layers.Conv2D(4, 1)(pixels)}
+    model = keras.Model(pixels, outputs)
+    assert set(read(model).outputs) == {"small", "large"}
+    shapes = {head: values.shape for head, values in infer(model, np.zeros((2, 8, 8, 3), np.float32)).items()}
+    assert shapes == {"small": (2, 8, 8, 1), "large": (2, 8, 8, 4)}
+
+
+def test_two_heads_of_one_name_are_refused() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.Conv2D(1, 1, name="head")(pixels)
+    with pytest.raises(InputError, match="head, head; each needs a name of its own"):
+        read(keras.Model(pixels, [x, x]))
+
+
+def test_a_graph_knows_its_outputs() -> None:
+    nodes = read(_with(layers.ReLU())).nodes
+    with pytest.raises(ValueError, match="not all nodes"):
+        Graph(nodes, {"logits": "nowhere"})
+
+
 def _with(layer: Any) -> keras.Model:
     pixels = keras.Input((8, 8, 3))
     x = layer(layers.Conv2D(4, 3)(pixels))
@@ -59,7 +94,7 @@ def _with(layer: Any) -> keras.Model:
         (layers.ReLU(negative_slope=0.1), "ReLU"),
         (layers.Conv2D(4, 1, activation="sigmoid"), "sigmoid"),
         (layers.Conv2D(4, 1, groups=2), "groups=2"),
-        (layers.UpSampling2D(), "UpSampling2D"),
+        (layers.UpSampling2D(interpolation="bilinear"), "UpSampling2D with interpolation=bilinear"),
     ],
 )
 def test_an_unsupported_layer_is_named_with_the_way_out(layer: Any, named: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from keras import layers
 
 from calibration.fold import fold
-from calibration.graph import Graph, read
+from calibration.graph import Graph, build, infer, read
 from calibration.observers import measured, min_max, percentile
 from calibration.plan import Plan, make_plan
 from calibration.simulate import simulate
@@ -61,17 +61,46 @@ def test_the_simulation_stays_near_the_network(network: Any, pictures: Any, targ
     graph = fold(read(network))
     plan = make_plan(graph, pictures, "made", "minmax")
     pixels = normalise(pictures)
-    wanted = np.asarray(network(pixels, training=False))
-    found = np.asarray(simulate(graph, plan, target)(pixels, training=False))
-    assert 0 < np.abs(found - wanted).max() < 0.12 * np.abs(wanted).max()
+    wanted, found = infer(network, pixels), infer(simulate(graph, plan, target), pixels)
+    for head, values in wanted.items():
+        assert 0 < np.abs(found[head] - values).max() < 0.12 * np.abs(values).max()
 
 
 def test_the_simulation_for_tflite_speaks_in_output_steps(network: Any, pictures: Any) -> None:
     graph = fold(read(network))
     plan = make_plan(graph, pictures, "made")
-    outputs = np.asarray(simulate(graph, plan, "tflite")(normalise(pictures), training=False))
-    steps = outputs / plan.output_step(graph)
-    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-2)
+    outputs = infer(simulate(graph, plan, "tflite"), normalise(pictures))
+    for head, step in plan.output_steps(graph).items():
+        steps = outputs[head] / step
+        np.testing.assert_allclose(steps, np.rint(steps), atol=1e-2)
+
+
+def test_upsampling_keeps_the_scale_of_its_input() -> None:
+    pixels = keras.Input((8, 8, 3))
+    up = layers.UpSampling2D(2, name="up")(layers.Conv2D(3, 1, name="conv")(pixels))
+    graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1)(up))))
+    plan = make_plan(graph, _ramp(4), "made")
+    assert "up" not in plan.ranges
+    for target in ("tflite", "onnx"):
+        assert plan.params(graph, graph["up"], target) == plan.params(graph, graph["conv"], target)
+
+
+def test_upsampling_copies_each_pixel() -> None:
+    pixels = keras.Input((2, 3, 1))
+    model = keras.Model(pixels, layers.UpSampling2D((2, 3), name="up")(pixels))
+    data = np.arange(6, dtype=np.float32).reshape(1, 2, 3, 1)
+    np.testing.assert_array_equal(build(read(model))(data), data.repeat(2, axis=1).repeat(3, axis=2))
+
+
+def test_large_pictures_are_watched_a_few_at_a_time_with_the_same_result() -> None:
+    pixels = keras.Input((512, 512, 3))
+    graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1, name="conv")(pixels))))
+    images = np.random.default_rng(0).integers(0, 256, (9, 512, 512, 3), dtype=np.uint8)
+    told: list[int] = []
+    ranges = min_max(graph, images, told.append)
+    assert told == [4, 4, 1]
+    outputs = infer(build(graph), normalise(images))["logits"]
+    assert ranges["conv"] == pytest.approx((float(outputs.min()), float(outputs.max())))
 
 
 def test_a_plan_survives_its_file(network: Any, pictures: Any, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+"""Proving a classifier: top-1 on the test split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from calibration.graph import LOGITS
+from calibration.samples import Samples, labelled_samples
+from edge.bundle import Bundle, InputSpec, Metrics, OutputSpec
+from edge.errors import InputError
+from edge.pixels import Image
+from export.golden import Tolerance, made_inputs
+from export.parity import artefact_logits, compare, keras_logits
+from export.proof import Advance
+from train.card import Card
+from train.data import LabelledImages, load, pick
+
+GOLDEN_INPUTS = 8
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Labelled images: `samples` to calibrate on, `test` to prove the artefacts on."""
+
+    input: InputSpec
+    samples: Samples
+    test: LabelledImages
+    tolerance: ClassVar[Tolerance] = Tolerance()
+
+    @classmethod
+    def load(cls, data: str, card: Card, samples: int, limit: int | None) -> Classification:
+        """Read both splits; raises InputError where the classes are not the model's."""
+        size = (card.input.height, card.input.width, card.input.resize)
+        train, test = load(data, "train", *size), load(data, "test", *size)
+        if test.class_names != card.labels:
+            raise InputError(
+                f"{data} has the classes {', '.join(test.class_names)}; the model's are "
+                f"{', '.join(card.labels)}. Pass the data it was trained for."
+            )
+        if limit is not None:
+            test = test.take(pick(test, limit), f", {limit} by class")
+        return cls(card.input, labelled_samples(train, samples), test)
+
+    def __len__(self) -> int:
+        return len(self.test)
+
+    def outputs(self, model: Any) -> tuple[OutputSpec, ...]:
+        """The one head, logits (1, classes)."""
+        if len(model.outputs) != 1:
+            raise InputError(f"Model '{model.name}' has {len(model.outputs)} outputs; a classifier has one.")
+        return (OutputSpec(name=LOGITS, shape=(1, len(self.test.class_names)), role="logits"),)
+
+    def golden_inputs(self) -> Image:
+        """Made pictures."""
+        return made_inputs(self.input.height, self.input.width, GOLDEN_INPUTS)
+
+    def measure(self, model: Any, bundle: Bundle, advance: Advance) -> tuple[Metrics, ...]:
+        """Top-1 of each artefact against the Keras model's."""
+        images, labels = self.test.images, self.test.labels
+        reference = keras_logits(model, images, advance)
+        found = (
+            artefact_logits(bundle, artefact, images, progress=advance)
+            for artefact in bundle.manifest.artefacts
+        )
+        return tuple(compare(reference, logits, labels) for logits in found)

@@ -1,0 +1,62 @@
+"""One export: what is to be made, of what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from calibration.fold import fold
+from calibration.graph import LOGITS, Graph, build, heads, read
+from edge.bundle import Format, Precision
+from export.proof import Proof
+from train.card import Card
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export.
+
+    Attributes:
+        model: Keras, float32 (N, H, W, 3) in [-1, 127/128] to its heads.
+        model_sha256: of its file.
+        name: the bundle's.
+        card: task, labels and input, which the manifest repeats.
+        proof: images to watch, from the training split, and images to prove the artefacts on.
+        method: of the ranges, see `calibration.plan`.
+        formats, precisions: what to make.
+        max_drop: the largest loss of the task's metric against Keras, in points.
+    """
+
+    model: Any
+    model_sha256: str
+    name: str
+    card: Card
+    proof: Proof
+    method: str
+    formats: tuple[Format, ...]
+    precisions: tuple[Precision, ...]
+    max_drop: float
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The folded network; raises InputError where int8 does not know a layer."""
+        return fold(read(self.model))
+
+    @cached_property
+    def single(self) -> Any:
+        """The float model with batch 1 that both float converters take."""
+        import keras
+
+        if "int8" in self.precisions:
+            return build(self.graph, batch=1)
+        pixels = keras.Input(self.model.input_shape[1:], batch_size=1, name="pixels")
+        names, outputs = list(heads(self.model)), self.model(pixels)
+        if names == [LOGITS]:
+            return keras.Model(pixels, outputs)
+        return keras.Model(pixels, dict(zip(names, keras.tree.flatten(outputs), strict=True)))
+
+    @property
+    def wanted(self) -> tuple[tuple[Format, Precision], ...]:
+        """The artefacts to make."""
+        return tuple((f, p) for f in self.formats for p in self.precisions)

@@ -1,0 +1,62 @@
+"""What each task brings to an export: its pictures, its heads, and how an artefact is measured on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from calibration.samples import Samples
+from edge.bundle import Bundle, Metrics, OutputSpec, TaskName
+from edge.pixels import Image
+from edge.tables import resolve
+from export.golden import Tolerance
+from train.card import Card
+
+Advance = Callable[[int], None]
+"""Told how many pictures went through one more model."""
+
+METRIC_NAMES = {"top1": "top-1", "ap50": "AP50"}
+
+
+class Proof(Protocol):
+    """The real pictures of one export, of one task."""
+
+    @property
+    def samples(self) -> Samples:
+        """Images to calibrate on, from the training split."""
+
+    def __len__(self) -> int:
+        """How many images prove the artefacts."""
+
+    def outputs(self, model: Any) -> tuple[OutputSpec, ...]:
+        """The manifest's heads of a Keras model; raises InputError where they are not the task's."""
+
+    def golden_inputs(self) -> Image:
+        """uint8 (n, H, W, 3): pictures that may be given away with the bundle."""
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """Of the golden vectors."""
+
+    def measure(self, model: Any, bundle: Bundle, advance: Advance) -> tuple[Metrics, ...]:
+        """Each artefact of the bundle's manifest against the Keras model, on the same images."""
+
+
+PROOFS: dict[TaskName, str] = {
+    "classification": "export.classification:Classification",
+    "faces": "export.faces:FaceDetection",
+}
+
+
+def open_proof(data: str, card: Card, samples: int, limit: int | None) -> Proof:
+    """The proof of a card's task.
+
+    Args:
+        samples: training images to calibrate on.
+        limit: test images to prove on; None for all.
+
+    Raises:
+        InputError: the data are missing, or not those of the model.
+    """
+    proof: Proof = resolve(PROOFS[card.task]).load(data, card, samples, limit)
+    return proof
