@@ -10,8 +10,8 @@ import keras
 from edge.errors import InputError
 
 
-def architecture(import_string: str, height: int, width: int, *arguments: Any) -> keras.Model:
-    """What `module:function` makes of `(height, width, *arguments)`, with fresh weights.
+def architecture(import_string: str, height: int | None, width: int | None, *arguments: Any) -> keras.Model:
+    """What `module:function` makes of `(height, width, *arguments)`, with fresh weights; None is any size.
 
     Raises:
         InputError: there is no such architecture, or it does not suit the input's size.

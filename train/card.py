@@ -9,7 +9,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from edge.bundle import InputSpec, Sha256, TaskName
 from edge.errors import InputError
@@ -82,6 +82,13 @@ class Card(_Part):
     metrics: dict[str, float] = {}
     weights_sha256: Sha256 | None = None
     model_sha256: Sha256 | None = None
+
+    @field_validator("labels")
+    @classmethod
+    def _has_something_to_tell_apart(cls, labels: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if info.data.get("task") == "classification" and len(labels) < 2:
+            raise ValueError("a classifier has at least two")
+        return labels
 
 
 def card_path(model_path: Path) -> Path:

@@ -93,7 +93,7 @@ def test_a_recipe_may_lie_anywhere(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(InputError, match="convnetjs_cifar10, lenet_digits"):
+    with pytest.raises(InputError, match="convnetjs_cifar10, face, face_plus, lenet_digits"):
         load_recipe("lenet")
 
 

@@ -38,12 +38,12 @@ class Picture:
     targets: Targets
 
 
-def crop(pictures: list[Picture], recipe: DetectorRecipe, rng: Random) -> tuple[Image, Targets]:
+def crop(pictures: list[Picture], size: int, recipe: DetectorRecipe, rng: Random) -> tuple[Image, Targets]:
     """A training crop from `pictures[0]`, the others serve a mosaic: uint8 (size, size, 3), targets."""
     if len(pictures) == 4:
-        pixels, targets = _mosaic(pictures, recipe, rng)
+        pixels, targets = _mosaic(pictures, size, recipe, rng)
     else:
-        pixels, targets = view(pictures[0], recipe.size, recipe, rng)
+        pixels, targets = view(pictures[0], size, recipe, rng)
     return _filmed(pixels, recipe, rng), targets
 
 
@@ -62,9 +62,9 @@ def listed(targets: list[Targets]) -> NDArray[np.float32]:
     return out
 
 
-def _mosaic(pictures: list[Picture], recipe: DetectorRecipe, rng: Random) -> tuple[Image, Targets]:
-    half = recipe.size // 2
-    pixels = np.empty((recipe.size, recipe.size, 3), np.uint8)
+def _mosaic(pictures: list[Picture], size: int, recipe: DetectorRecipe, rng: Random) -> tuple[Image, Targets]:
+    half = size // 2
+    pixels = np.empty((size, size, 3), np.uint8)
     targets = []
     for index, picture in enumerate(pictures):
         top, left = half * (index // 2), half * (index % 2)

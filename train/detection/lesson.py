@@ -63,15 +63,14 @@ class DetectorLesson:
     def compiled(self) -> keras.Model:
         """The heads joined to one output, with AdamW and the detection loss."""
         recipe = self.recipe
-        heads = with_fused_norms(architecture(recipe.model, recipe.size, recipe.size))
+        heads = with_fused_norms(architecture(recipe.model, None, None))
         if recipe.grown_from:
             grow(heads, load_keras(Path(recipe.grown_from)))
         model = keras.Model(heads.input, joined_heads(heads.outputs), name=heads.name)
         optimiser = KernelAdamW(
             cosine(recipe, self.steps), weight_decay=recipe.weight_decay, global_clipnorm=CLIP_NORM
         )
-        loss = DetectionLoss(recipe.size, recipe.size)
-        model.compile(optimiser, loss, jit_compile=keras.backend.backend() == "jax")
+        model.compile(optimiser, DetectionLoss(), jit_compile=keras.backend.backend() == "jax")
         return model
 
     def batches(self, epoch: int, done: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
@@ -89,10 +88,11 @@ class DetectorLesson:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         recipe = self.recipe
         rng = np.random.default_rng((recipe.seed, epoch, step))
+        size, count = _form(recipe, step)
         crops: list[tuple[Image, Targets]] = []
-        for index in order[step * recipe.batch_size : (step + 1) * recipe.batch_size]:
+        for index in order[step * recipe.batch_size :][:count]:
             more = rng.integers(len(order), size=3) if rng.random() < recipe.mosaic else ()
-            crops.append(crop([self._pictures[i] for i in (index, *more)], recipe, rng))
+            crops.append(crop([self._pictures[i] for i in (index, *more)], size, recipe, rng))
         images = normalise(np.stack([pixels for pixels, _ in crops]))
         return images, listed([targets for _, targets in crops])
 
@@ -122,6 +122,13 @@ class DetectorLesson:
         heads = architecture(self.recipe.model, self.recipe.height, self.recipe.width)
         heads.set_weights(model.get_weights())
         return heads
+
+
+def _form(recipe: DetectorRecipe, step: int) -> tuple[int, int]:
+    """The size of a batch's crops, and how many: as many pixels in every batch."""
+    if not recipe.large_every or (step + 1) % recipe.large_every:
+        return recipe.size, recipe.batch_size
+    return recipe.large, max(1, round(recipe.batch_size * (recipe.size / recipe.large) ** 2))
 
 
 def grow(model: keras.Model, smaller: keras.Model) -> None:

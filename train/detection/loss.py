@@ -10,9 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
-from numpy.typing import NDArray
 
 from train.models.face import STRIDES
 
@@ -36,46 +34,59 @@ FACE, IGNORED = 1.0, -1.0
 """The fifth value of a target: a face, or a place that is neither face nor background; 0 is padding."""
 
 
-def grid(height: int, width: int) -> NDArray[np.float32]:
-    """Cell centres and strides: float32 (cells, 3) of x, y, stride in pixels, in the heads' order."""
-    levels = []
-    for stride in STRIDES:
-        rows, columns = np.mgrid[0 : height // stride, 0 : width // stride].astype(np.float32)
-        centres = np.stack([columns.ravel() + 0.5, rows.ravel() + 0.5], axis=1) * stride
-        levels.append(np.pad(centres, ((0, 0), (0, 1)), constant_values=stride))
-    return np.concatenate(levels).astype(np.float32)
+@keras.saving.register_keras_serializable("sightline")
+class WithCells(keras.layers.Layer):
+    """The two heads of a level, with where each value stands.
+
+    Scores (N, H/stride, W/stride, 1) and boxes (N, H/stride, W/stride, 4) to (N, cells, 8): logit, dx, dy,
+    log w, log h, and the cell's centre x, y and stride in pixels. Computed from the heads' own shape, so
+    that one network trains on crops of several sizes.
+    """
+
+    def __init__(self, stride: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stride = stride
+
+    def get_config(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {**super().get_config(), "stride": self.stride}
+
+    def call(self, heads: list[Tensor]) -> Tensor:
+        """[scores, boxes] to one list of cells, row by row."""
+        score, box = heads
+        ones = ops.ones_like(score)
+        x = (ops.cumsum(ones, axis=2) - 0.5) * self.stride
+        y = (ops.cumsum(ones, axis=1) - 0.5) * self.stride
+        level = ops.concatenate([score, box, x, y, ones * self.stride], axis=-1)
+        return ops.reshape(level, (ops.shape(level)[0], -1, 8))
 
 
 def joined_heads(heads: list[Tensor]) -> Tensor:
-    """Six heads in the model's order to one tensor (N, cells, 5): logit, dx, dy, log w, log h."""
-    pairs = zip(heads[0::2], heads[1::2], strict=True)
-    levels = [keras.layers.Concatenate()([score, box]) for score, box in pairs]
-    flat = [keras.layers.Reshape((-1, 5))(level) for level in levels]
-    return keras.layers.Concatenate(axis=1)(flat)
+    """Six heads in the model's order to one tensor (N, cells, 8), see `WithCells`."""
+    levels = zip(STRIDES, heads[0::2], heads[1::2], strict=True)
+    return keras.layers.Concatenate(axis=1)([WithCells(stride)([s, b]) for stride, s, b in levels])
 
 
 @keras.saving.register_keras_serializable("sightline")
 class DetectionLoss(keras.losses.Loss):
-    """The loss of a batch: targets (faces, 6), predictions (N, cells, 5) of `joined_heads`.
+    """The loss of a batch: targets (faces, 6), predictions (N, cells, 8) of `joined_heads`.
 
     A target is x0, y0, x1, y1 in pixels of the crop, then FACE, IGNORED or 0 for padding, and the index
     of its image in the batch: one list for all images, since assignment costs as much as there are
     rows, and rows by image would be padding for the most part.
     """
 
-    def __init__(self, height: int, width: int, name: str = "detection", **kwargs: Any) -> None:
+    def __init__(self, name: str = "detection", **kwargs: Any) -> None:
         super().__init__(name=name, reduction="sum", **kwargs)
-        self.height, self.width = height, width
-        self._grid = grid(height, width)
 
     def get_config(self) -> dict[str, Any]:
         """For the checkpoint."""
-        return {"name": self.name, "height": self.height, "width": self.width}
+        return {"name": self.name}
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Scalar: the batch's loss by face."""
-        cells = ops.convert_to_tensor(self._grid)
-        logits, boxes = y_pred[..., 0], decoded(y_pred[..., 1:], cells)
+        cells = y_pred[0, :, 5:]
+        logits, boxes = y_pred[..., 0], decoded(y_pred[..., 1:5], cells)
         taken, target, ignored = assign(ops.stop_gradient(logits), ops.stop_gradient(boxes), y_true, cells)
         overlap, penalty = overlap_and_distance(boxes, target)
         quality = ops.stop_gradient(ops.where(taken, ops.clip(overlap, 0.0, 1.0), 0.0))

@@ -21,6 +21,8 @@ class DetectorRecipe(AnyRecipe):
             (N, H, W, 3) in [-1, 127/128] and whose outputs are heads, see `train.models.face`.
         epochs: passes over the pictures; each gives one crop a pass.
         size: height and width of the square training crops, pixels, a multiple of 32.
+        large_every: every so many batches the crops are `large` pixels high and wide, and as many fewer: a
+            network that shall serve larger inputs must have seen faces as large; 0 for never.
         height, width: of the input that the card names, for validation and export.
         batch_size: crops a step.
         learning_rate: the peak of AdamW's; it rises linearly over `warmup_epochs` and falls to zero
@@ -43,6 +45,8 @@ class DetectorRecipe(AnyRecipe):
     model: str
     epochs: int
     size: int = 256
+    large_every: int = 0
+    large: int = 512
     height: int = 320
     width: int = 320
     batch_size: int = 32
@@ -84,6 +88,8 @@ _RULES: Rules = {
     "name": RECIPE_NAME,
     "epochs": at_least(1),
     "size": _multiple_of_32(),
+    "large_every": at_least(0),
+    "large": _multiple_of_32(),
     "height": _multiple_of_32(),
     "width": _multiple_of_32(),
     "batch_size": at_least(1),

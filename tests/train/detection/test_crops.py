@@ -50,7 +50,7 @@ def test_targets_lie_inside_and_nothing_tiny_is_a_face(seed: int) -> None:
     pictures = [spot((10, 10, 22, 22)), spot((0, 0, 250, 190)), spot((200, 20, 260, 90), IGNORED)]
     rng = np.random.default_rng(seed)
     for chosen in ([pictures[0]], [*pictures, pictures[0]]):
-        pixels, targets = crop(chosen, recipe, rng)
+        pixels, targets = crop(chosen, 128, recipe, rng)
         assert pixels.dtype == np.uint8
         assert pixels.shape == (128, 128, 3)
         assert (targets[:, :4] >= 0).all()
@@ -63,19 +63,23 @@ def test_targets_lie_inside_and_nothing_tiny_is_a_face(seed: int) -> None:
 
 def test_an_ignored_place_stays_ignored() -> None:
     for seed in range(20):
-        _, targets = crop([spot((100, 60, 160, 150), IGNORED)], PLAIN, np.random.default_rng(seed))
+        _, targets = crop([spot((100, 60, 160, 150), IGNORED)], 128, PLAIN, np.random.default_rng(seed))
         assert (targets[:, 4] == IGNORED).all()
 
 
 def test_a_face_that_is_looked_at_is_in_the_picture_nine_times_of_ten() -> None:
     rng = np.random.default_rng(0)
-    seen = [bool((crop([spot((20, 20, 60, 70))], PLAIN, rng)[1][:, 4] == FACE).any()) for _ in range(300)]
+    seen = [
+        bool((crop([spot((20, 20, 60, 70))], 128, PLAIN, rng)[1][:, 4] == FACE).any()) for _ in range(300)
+    ]
     assert np.mean(seen) > 0.85
 
 
 def test_the_same_draw_gives_the_same_crop() -> None:
     recipe = DetectorRecipe("x", "m", epochs=1, size=128)
-    first, second = (crop([spot((100, 60, 160, 150))], recipe, np.random.default_rng(5)) for _ in range(2))
+    first, second = (
+        crop([spot((100, 60, 160, 150))], 128, recipe, np.random.default_rng(5)) for _ in range(2)
+    )
     assert np.array_equal(first[0], second[0])
     assert np.array_equal(first[1], second[1])
 

@@ -12,16 +12,32 @@ from hypothesis import strategies as st
 
 from edge.tasks.faces import Grid
 from train.detection import loss
-from train.detection.loss import FACE, IGNORED, DetectionLoss, assign, decoded, grid, quality_focal
+from train.detection.loss import (
+    FACE,
+    IGNORED,
+    DetectionLoss,
+    WithCells,
+    assign,
+    decoded,
+    joined_heads,
+    quality_focal,
+)
 from train.models.face import STRIDES
 
 SIZE = 64
-CELLS = grid(SIZE, SIZE)
+CELLS = Grid.of_size(SIZE, SIZE, STRIDES).cells
 
 
-def test_the_grid_is_the_one_that_the_edge_decodes_with() -> None:
-    assert np.array_equal(CELLS, Grid.of_size(SIZE, SIZE, STRIDES).cells)
-    assert len(CELLS) == 8 * 8 + 4 * 4 + 2 * 2
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (96, 160)])
+def test_the_cells_are_those_that_the_edge_decodes_with(height: int, width: int) -> None:
+    shapes = [(height // stride, width // stride, depth) for stride in STRIDES for depth in (1, 4)]
+    heads = [np.full((2, *shape), index, np.float32) for index, shape in enumerate(shapes)]
+    joined = keras.ops.convert_to_numpy(joined_heads(heads))
+    expected = Grid.of_size(height, width, STRIDES).cells
+    for image in range(2):
+        assert np.array_equal(joined[image, :, 5:], expected)
+    assert joined[0, 0, :5].tolist() == [0, 1, 1, 1, 1]
+    assert joined[0, -1, :5].tolist() == [4, 5, 5, 5, 5]
 
 
 def boxes_of(raw: np.ndarray) -> np.ndarray:
@@ -74,16 +90,21 @@ def test_assignment_is_that_of_the_plain_computation(seed: int) -> None:
             assert np.allclose(target[image, cell], faces[face, :4], atol=1e-4)
 
 
+def blank() -> np.ndarray:
+    """Raw heads of one image, all zero, with their cells."""
+    return np.concatenate([np.zeros((len(CELLS), 5), np.float32), CELLS], axis=1)[None]
+
+
 def test_ignored_places_are_neither_face_nor_background() -> None:
     truth = np.array([[0, 0, SIZE, SIZE, IGNORED, 0]], np.float32)
-    raw = np.zeros((1, len(CELLS), 5), np.float32)
-    assert float(DetectionLoss(SIZE, SIZE)(truth, raw)) == 0
-    assert float(DetectionLoss(SIZE, SIZE)(np.zeros((1, 6), np.float32), raw)) > 1
+    raw = blank()
+    assert float(DetectionLoss()(truth, raw)) == 0
+    assert float(DetectionLoss()(np.zeros((1, 6), np.float32), raw)) > 1
 
 
 def perfect(face: np.ndarray) -> np.ndarray:
     """Raw heads whose every box is the face; the score is sure of it everywhere."""
-    raw = np.zeros((1, len(CELLS), 5), np.float32)
+    raw = blank()
     centre, size = (face[:2] + face[2:4]) / 2, face[2:4] - face[:2]
     raw[0, :, 1:3] = (centre - CELLS[:, :2]) / CELLS[:, 2:]
     raw[0, :, 3:5] = np.log(size / CELLS[:, 2:])
@@ -93,10 +114,10 @@ def perfect(face: np.ndarray) -> np.ndarray:
 def test_the_loss_is_zero_for_a_perfect_answer() -> None:
     truth = np.array([[8, 10, 40, 50, FACE, 0]], np.float32)
     raw = perfect(truth[0])
-    taken = keras.ops.convert_to_numpy(assign(raw[..., 0], boxes_of(raw[..., 1:]), truth, CELLS)[0])
+    taken = keras.ops.convert_to_numpy(assign(raw[..., 0], boxes_of(raw[..., 1:5]), truth, CELLS)[0])
     assert taken.sum() >= 10
     raw[..., 0] = np.where(taken, 20, -20)
-    assert float(DetectionLoss(SIZE, SIZE)(truth, raw)) == pytest.approx(0, abs=1e-3)
+    assert float(DetectionLoss()(truth, raw)) == pytest.approx(0, abs=1e-3)
 
 
 def test_quality_focal_loss_is_the_papers() -> None:
@@ -107,6 +128,6 @@ def test_quality_focal_loss_is_the_papers() -> None:
     assert found == pytest.approx(paper, rel=1e-5)
 
 
-def test_the_loss_survives_its_checkpoint() -> None:
-    copy = DetectionLoss.from_config(DetectionLoss(SIZE, SIZE).get_config())
-    assert (copy.height, copy.width, copy.name) == (SIZE, SIZE, "detection")
+def test_what_training_needs_survives_its_checkpoint() -> None:
+    assert DetectionLoss.from_config(DetectionLoss().get_config()).name == "detection"
+    assert WithCells.from_config(WithCells(16).get_config()).stride == 16
