@@ -17,7 +17,7 @@ COMMANDS = {
     "predict": ("edge.predict:predict", "Results for pictures or a video, one JSON object a line."),
     "build": ("export.build:build", "The TensorRT plan of a bundle, for this very device."),
     "run": ("edge.run:run", "Stream a source through a bundle."),
-    "profile": ("edge.profile:profile", "Latency by stage: p50, p95, p99."),
+    "profile": ("edge.profile:profile", "Latency by stage, with intervals; compare two runs, keep a budget."),
     "doctor": ("edge.doctor:doctor", "What this machine can run, and what is missing."),
 }
 

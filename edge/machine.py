@@ -94,16 +94,22 @@ class Machine:
     jetson: Jetson | None
 
 
-def this_machine() -> Machine:
-    """Ask the system; nothing here fails, what cannot be read is empty or zero."""
+def this_machine(root: Path = Path("/")) -> Machine:
+    """Ask the system; nothing here fails, what cannot be read is empty or zero.
+
+    Args:
+        root: where /etc and /proc are; another one in tests.
+    """
     return Machine(
-        os=parse_os_release(_read("/etc/os-release")) or platform.platform(terse=True),
+        os=parse_os_release(read_text(root / "etc/os-release")) or platform.platform(terse=True),
         architecture=platform.machine(),
         python=platform.python_version(),
-        cpu=parse_cpu(_read("/proc/cpuinfo")) or platform.processor() or platform.machine(),
+        cpu=parse_cpu(read_text(root / "proc/cpuinfo")) or platform.processor() or platform.machine(),
         cores=_cores(),
-        memory_gib=parse_memory_gib(_read("/proc/meminfo")),
-        jetson=parse_jetson(_read("/proc/device-tree/model"), _read("/etc/nv_tegra_release")),
+        memory_gib=parse_memory_gib(read_text(root / "proc/meminfo")),
+        jetson=parse_jetson(
+            read_text(root / "proc/device-tree/model"), read_text(root / "etc/nv_tegra_release")
+        ),
     )
 
 
@@ -144,11 +150,20 @@ def _field(content: str, pattern: str) -> str:
     return found[1].strip() if found else ""
 
 
-def _read(path: str) -> str:
+def read_text(path: Path) -> str:
+    """A file of the kernel's; empty where it is missing, hidden or has no value right now."""
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def read_number(path: Path) -> float | None:
+    """A file of the kernel's that holds one number; None where it holds none."""
+    try:
+        return float(path.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def _cores() -> int:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from edge.files import write_text
-from edge.frame import STAGES, Frame, Stamps
+from edge.frame import MODEL_STAGES, STAGES, Frame, Stamps
 from edge.machine import this_machine
+from edge.profiling.histogram import Histogram
+from edge.profiling.report import SCHEMA_VERSION, write_report
+from edge.profiling.spread import PERCENTS, ModelSpreads, Spread, missing
 from edge.protocols import Source, SourceInfo
 from edge.results import FrameResult
 
@@ -25,42 +24,17 @@ if TYPE_CHECKING:
 
     from edge.cascade import Cascade
 
-SCHEMA_VERSION = 1
-WINDOW = 36_000
-"""The most recent frames that are kept, 20 minutes at 30 frames a second."""
-
 WARM_UP_S = 0.2
 """Before the first inference is timed. OpenBLAS's threads spin for 50 ms after they start."""
 
 PACKAGES = ("sightline", "numpy", "opencv-python-headless", "av", "ai-edge-litert", "onnxruntime")
 
 
-@dataclass(frozen=True)
-class Spread:
-    """The distribution of a duration, in milliseconds."""
-
-    p50: float
-    p95: float
-    p99: float
-    mean: float
-    max: float
-
-    @classmethod
-    def of(cls, values_ms: Sequence[float]) -> Spread:
-        """Of at least one value; percentiles interpolate linearly between neighbours."""
-        values = np.asarray(values_ms)
-        p50, p95, p99 = np.percentile(values, [50, 95, 99])
-        return cls(*(round(float(v), 4) for v in (p50, p95, p99, values.mean(), values.max())))
-
-
-ModelSpreads = Mapping[str, Mapping[str, Spread]]
-"""By model and stage."""
-
-
 class StageRecorder:
-    """A sink that keeps each frame's stage durations and age, and writes their spreads as JSON.
+    """A sink that counts each frame's stage durations and age, and writes their spreads as JSON.
 
-    As the last of the sinks it sees what the others cost, in the stage `publish`.
+    Its memory is fixed: a histogram of 37 KB for each stage, and for each model's. As the last of the
+    sinks it sees what the others cost, in the stage `publish`.
 
     Args:
         path: of the JSON file written by `close`; None for none.
@@ -70,74 +44,102 @@ class StageRecorder:
     def __init__(self, path: Path | None = None, settings: Mapping[str, Any] | None = None) -> None:
         self._path = path
         self._settings = dict(settings or {})
-        self._rows: deque[tuple[float, ...]] = deque(maxlen=WINDOW)
-        self._of_models: dict[str, deque[dict[str, float]]] = {}
-        self._clock = "file"
+        self._clear("file")
 
     def open(self, source: SourceInfo) -> None:
         """Start anew."""
-        self._rows.clear()
-        self._of_models.clear()
-        self._clock = source.capture_clock
+        self._clear(source.capture_clock)
+
+    def _clear(self, clock: str) -> None:
+        self._clock = clock
+        self._stages = {name: Histogram() for name in (*STAGES, "age")}
+        self._record = [histogram.record for histogram in self._stages.values()]
+        self._of_models: dict[str, dict[str, Histogram]] = {}
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Keep the frame's durations; `result` is not looked at."""
-        self._rows.append((*frame.stamps.stages_ms().values(), frame.stamps.age_ms))
-        for name, laps in frame.stamps.models.items():
-            self._of_models.setdefault(name, deque(maxlen=WINDOW)).append(laps.stages_ms())
+        """Count the frame's durations; `result` is not looked at."""
+        at = frame.stamps
+        decode, wait, preprocess, infer, postprocess, publish, age = self._record
+        decode(at.decode - at.capture)
+        wait(at.dequeue - at.decode)
+        preprocess(at.preprocess - at.dequeue)
+        infer(at.infer - at.preprocess)
+        postprocess(at.postprocess - at.infer)
+        publish(at.publish - at.postprocess)
+        age(at.publish - at.capture)
+        for name, laps in at.models.items():
+            of_model = self._of_models.get(name) or self._new_model(name)
+            for stage, spent_ns in laps.spent_ns.items():
+                of_model[stage].record(spent_ns)
 
     def close(self) -> None:
         """Write the file, if there is one to write and anything to say."""
-        if self._path is not None and self._rows:
+        if self._path is not None and self.n:
             write_report(self._path, self.report())
 
     @property
     def n(self) -> int:
-        """Frames kept."""
-        return len(self._rows)
+        """Frames counted."""
+        return self._stages["age"].n
 
-    def spreads(self) -> dict[str, Spread]:
+    def spreads(self, percents: Sequence[float] = PERCENTS) -> dict[str, Spread]:
         """By stage, in order, with `age` last; empty before the first frame."""
-        columns = zip(*self._rows, strict=True)
-        return {name: Spread.of(column) for name, column in zip((*STAGES, "age"), columns, strict=False)}
+        return _spreads(self._stages, percents) if self.n else {}
 
-    def model_spreads(self) -> ModelSpreads:
+    def model_spreads(self, percents: Sequence[float] = PERCENTS) -> ModelSpreads:
         """By model and stage, what each model takes of `MODEL_STAGES`; their sums are the stages."""
-        return {
-            name: {stage: Spread.of([row[stage] for row in rows]) for stage in rows[0]}
-            for name, rows in self._of_models.items()
-        }
+        return {name: _spreads(stages, percents) for name, stages in self._of_models.items()}
 
     def report(self) -> dict[str, Any]:
         """The content of the JSON file: machine, versions, settings, and milliseconds by stage and model."""
-        models = {
-            name: {stage: asdict(spread) for stage, spread in stages.items()}
-            for name, stages in self.model_spreads().items()
-        }
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "machine": asdict(this_machine()),
-            "versions": versions(),
-            "settings": self._settings,
-            "capture_clock": self._clock,
-            "n": self.n,
-            "stages_ms": {name: asdict(spread) for name, spread in self.spreads().items()},
-            "models_ms": models,
-        }
+        stages, models = self.spreads(), self.model_spreads()
+        return report_of(self._settings, self._clock, self.n, stages, models)
+
+    def _new_model(self, name: str) -> dict[str, Histogram]:
+        self._of_models[name] = {stage: Histogram() for stage in MODEL_STAGES}
+        return self._of_models[name]
 
 
-def write_report(path: Path, report: Mapping[str, Any]) -> None:
-    """Write a report as JSON, whole or not at all."""
-    write_text(path, json.dumps(report, indent=2) + "\n")
+def _spreads(histograms: Mapping[str, Histogram], percents: Sequence[float]) -> dict[str, Spread]:
+    return {stage: Spread.of_histogram(found, percents) for stage, found in histograms.items()}
 
 
-def stage_table(spreads: Mapping[str, Spread], n: int, models: ModelSpreads | None = None) -> Table:
-    """The spreads as a table for people, milliseconds; of several models, each one's part by stage."""
+def report_of(
+    settings: Mapping[str, Any], clock: str, n: int, stages: Mapping[str, Spread], models: ModelSpreads
+) -> dict[str, Any]:
+    """The part of a report that every one has, after `edge.profiling.report.Report`."""
+    asked = next(iter(stages.values())).percentiles if stages else {}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "taken_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": asdict(this_machine()),
+        "versions": versions(),
+        "settings": dict(settings),
+        "capture_clock": clock,
+        "n": n,
+        "frames_needed": missing(asked, n),
+        "stages_ms": {name: spread.as_json() for name, spread in stages.items()},
+        "models_ms": {
+            name: {stage: spread.as_json() for stage, spread in of_model.items()}
+            for name, of_model in models.items()
+        },
+    }
+
+
+def stage_table(
+    spreads: Mapping[str, Spread], n: int, models: ModelSpreads | None = None, title: str = "Latency by stage"
+) -> Table:
+    """The spreads as a table for people, milliseconds; of several models, each one's part by stage.
+
+    A percentile for which n is too small is `-`, and the caption says how many frames it needs.
+    """
     from rich.table import Table
 
-    table = Table(title=f"Latency by stage, ms ({n} frames)", title_justify="left")
+    first = next(iter(spreads.values()))
+    table = Table(title=f"{title}, ms ({n} frames)", title_justify="left", caption_justify="left")
+    table.caption = _caption(missing(first.percentiles, n))
     table.add_column("stage")
-    for name in Spread.__dataclass_fields__:
+    for name in first.as_json():
         table.add_column(name, justify="right")
     for stage, spread in spreads.items():
         if stage == "age":
@@ -149,8 +151,14 @@ def stage_table(spreads: Mapping[str, Spread], n: int, models: ModelSpreads | No
     return table
 
 
-def _cells(spread: Spread) -> list[str]:
-    return [f"{value:.2f}" for value in asdict(spread).values()]
+def _caption(needed: Mapping[str, int]) -> str | None:
+    """`- too few frames: p99.9 needs 2995`, or nothing."""
+    needs = ", ".join(f"{name} needs {frames}" for name, frames in needed.items())
+    return f"- too few frames: {needs}" if needs else None
+
+
+def _cells(spread: Spread) -> Iterable[str]:
+    return ("-" if value is None else f"{value:.2f}" for value in spread.as_json().values())
 
 
 def streaming_table(cost: StreamingCost) -> Table:

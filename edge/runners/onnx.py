@@ -11,9 +11,16 @@ _ERRORS_ONLY = 3
 
 
 class OnnxRunner:
-    """One `.onnx` artefact, loaded from verified bytes; its input is the camera's uint8 pixels."""
+    """One `.onnx` artefact, loaded from verified bytes; its input is the camera's uint8 pixels.
 
-    def __init__(self, bundle: Bundle, precision: Precision, threads: int = 1) -> None:
+    Args:
+        threads: of this model.
+        profile_prefix: path and begin of the name of ONNX Runtime's own profile; empty for none.
+    """
+
+    def __init__(
+        self, bundle: Bundle, precision: Precision, threads: int = 1, profile_prefix: str = ""
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -23,6 +30,8 @@ class OnnxRunner:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
+        if profile_prefix:
+            options.enable_profiling, options.profile_file_prefix = True, profile_prefix
         # Spinning workers would take the processor from the decoder between two frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
@@ -43,6 +52,10 @@ class OnnxRunner:
     def infer(self, pixels: Image) -> Heads:
         """uint8 (1, H, W, 3) RGB in; float32 heads out, fresh arrays."""
         return dict(zip(self._names, self._session.run(self._names, {self._input: pixels}), strict=True))
+
+    def end_profiling(self) -> str:
+        """Finish the profile; the path of its file (JSON, the Chrome trace event format)."""
+        return str(self._session.end_profiling())
 
     def close(self) -> None:
         """Free the session."""

@@ -35,6 +35,7 @@ class TensorrtRunner:
     _context: Any = None
     _stream: Any = None
     _graph: Any = None
+    _profiled = False
 
     def __init__(self, bundle: Bundle, precision: str, threads: int) -> None:
         """Load the plan, run it once, and capture the run as a CUDA graph.
@@ -73,13 +74,35 @@ class TensorrtRunner:
         if pixels.shape != staging.shape or pixels.dtype != np.uint8:
             raise InputError(f"Expected uint8 pixels {staging.shape}, got {pixels.dtype} {pixels.shape}.")
         np.copyto(staging, pixels)
-        if self._graph is None:
+        if self._graph is None or self._profiled:
             self._enqueue()
         else:
             call(self._cudart.cudaGraphLaunch, self._graph, self._stream)
         call(self._cudart.cudaStreamSynchronize, self._stream)
+        if self._profiled and not self._context.report_to_profiler():
+            raise CudaError("TensorRT could not tell its layers' times; its log says why.")
         # Copies: whoever keeps them must not hold memory that `close` gives back.
         return {name: self._buffers[name].host.astype(np.float32) for name in self._heads}
+
+    def attach(self, profiler: Any) -> None:
+        """Tell each layer's time of every later run to an `IProfiler`; such runs go without the graph.
+
+        The graph was captured without the events that a layer's time is taken from. The profiler must
+        live as long as this runner.
+        """
+        self._context.enqueue_emits_profile = False
+        self._context.profiler = profiler
+        self._profiled = True
+
+    @property
+    def module(self) -> Any:
+        """The TensorRT that this runner uses."""
+        return self._trt
+
+    def inspect(self) -> str:
+        """What TensorRT made of the network, layer by layer, as JSON of its engine inspector."""
+        inspector = self._engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def close(self) -> None:
         """Give the GPU's memory back; harmless when called twice."""

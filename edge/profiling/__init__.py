@@ -1,0 +1,1 @@
+"""The instrument behind `sightline profile`: conditions, devices, predictions; nothing heavy is imported here."""
