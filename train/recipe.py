@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ DATA = ("digits", "cifar10", "folder")
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
 
 
-class AnyRecipe:
+class AnyRecipe(ABC):
     """What every kind of recipe has.
 
     Attributes:
@@ -30,7 +31,6 @@ class AnyRecipe:
         data: what `--data` must name; lesson: import string of what trains it, see `train.fit.Lesson`.
         epochs, learning_rate, warmup_epochs, seed: see `Recipe`.
         terms: under which terms the training data may be used; "" where none are known.
-        input: the network's input.
     """
 
     name: str
@@ -44,8 +44,9 @@ class AnyRecipe:
     terms: str = ""
 
     @property
+    @abstractmethod
     def input(self) -> InputSpec:
-        raise NotImplementedError
+        """The network's input, for the card."""
 
     def as_dict(self) -> dict[str, Any]:
         """All fields, for the model card."""
