@@ -21,8 +21,8 @@ PACKAGE := sightline.py $(shell find edge train calibration export -name '*.py' 
 help:  ## print these lines
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(RUNTIME)/.ready  ## stream the demo camera through the shipped model; writes out/ (no TensorFlow)
-	$(RUNTIME)/bin/sightline run --source demo:// --model cifar10-convnetjs --frames 300 \
+demo: $(RUNTIME)/.ready  ## stream the demo camera through the shipped models; writes out/ (no TensorFlow)
+	$(RUNTIME)/bin/sightline run --source demo:// --frames 300 \
 		--jsonl out/results.jsonl --video out/demo.mp4 --latency out/latency.json
 
 test: lint  ## lint and all quick tests; ARGS go to pytest

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from calibration.fold import fold
 from calibration.graph import Graph, read
-from calibration.plan import DEFAULT_METHOD, Plan, make_plan, passes
+from calibration.plan import METHODS, Plan, make_plan, passes
 from calibration.quantize import asymmetric, symmetric
 from calibration.samples import Samples, read_samples
 from edge.bundle import InputSpec
@@ -26,18 +26,19 @@ from train.weights import load_keras
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'.")
-@click.option("--ranges", default=DEFAULT_METHOD, show_default=True, help="minmax or percentile:P.")
+@click.option("--ranges", help="minmax or percentile:P; by default what suits the task.")
 @click.option("--samples", default=512, show_default=True, help="Training images to watch.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the plan there, as JSON.")
-def calibrate(model: Path, data: str, ranges: str, samples: int, out: Path | None) -> None:
+def calibrate(model: Path, data: str, ranges: str | None, samples: int, out: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:
         network = load_keras(model)
         spec = read_card(model).input if card_path(model).exists() else _own_input(network, data)
         if is_boxed(data):
             network = resized(network, spec.height, spec.width)
+        method = ranges or METHODS["faces" if is_boxed(data) else "classification"]
         graph = fold(read(network))
-        plan = _watched(graph, read_samples(data, spec, samples), ranges)
+        plan = _watched(graph, read_samples(data, spec, samples), method)
         if out is not None:
             plan.write(out)
     except SightlineError as error:

@@ -14,12 +14,15 @@ from calibration.fold import WEIGHTED
 from calibration.graph import Graph, Node
 from calibration.observers import KEEP_RANGE, Progress, Range
 from calibration.quantize import PIXELS, TensorParams, asymmetric, kernel_scales, symmetric
-from edge.bundle import Format
+from edge.bundle import Format, TaskName
 from edge.errors import InputError
 from edge.files import write_text
 from edge.pixels import Image
 
 DEFAULT_METHOD = "percentile:99.99"
+METHODS: dict[TaskName, str] = {"classification": DEFAULT_METHOD, "faces": "minmax"}
+"""By task, unless the call names one. A detector's rare large values are its faces: cutting off the largest
+0.01 % cost `models/face.keras` 1.2 (TFLite) to 1.5 points (ONNX) of AP50 at 320x320."""
 
 
 class Plan(BaseModel):

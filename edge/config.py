@@ -51,7 +51,7 @@ else:
 
 ModelInput = Literal["frame", "faces"]
 
-DEFAULT_MODELS: tuple[str, ...] = ("cifar10-convnetjs",)
+DEFAULT_MODELS: tuple[str, ...] = ("face-320x192", "cifar10-convnetjs")
 """The shipped bundles that a stream goes through when it names none."""
 
 _OF_EVERY_MODEL = ("backend", "precision", "threads", "score_threshold")

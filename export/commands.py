@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from calibration.plan import DEFAULT_METHOD
+from calibration.plan import METHODS
 from edge.bundle import FORMATS, PRECISIONS, Bundle, InputSpec, Precision
 from edge.errors import CheckFailed, InputError
 from edge.files import sha256
@@ -33,7 +33,7 @@ from train.weights import load_keras
 @click.option("--max-drop", default=0.5, show_default=True, help="Largest loss of top-1 or AP50, in points.")
 @click.option("--formats", default="tflite,onnx", show_default=True, help="Of tflite, onnx, tensorrt.")
 @click.option("--precisions", default="fp32,fp16,int8", show_default=True)
-@click.option("--ranges", default=DEFAULT_METHOD, show_default=True, help="minmax or percentile:P.")
+@click.option("--ranges", help="minmax or percentile:P; by default what suits the task.")
 @click.option("--samples", default=512, show_default=True, help="Training images to calibrate on.")
 @click.option("--limit", type=click.IntRange(min=1), help="Prove on that many test images; all by default.")
 @click.option("--shipped", type=click.Path(path_type=Path), help="Also write a small bundle for devices.")
@@ -45,7 +45,7 @@ def export(
     max_drop: float,
     formats: str,
     precisions: str,
-    ranges: str,
+    ranges: str | None,
     samples: int,
     limit: int | None,
     shipped: Path | None,
@@ -76,7 +76,7 @@ def export(
         name=out.resolve().name if size else card.name,
         card=card,
         proof=proof,
-        method=ranges,
+        method=ranges or METHODS[card.task],
         formats=tuple(f for f in FORMATS if f in wanted_formats),
         precisions=tuple(p for p in PRECISIONS if p in wanted_precisions),
         max_drop=max_drop,

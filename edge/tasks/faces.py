@@ -28,7 +28,9 @@ from edge.pixels import Image, Placement
 from edge.protocols import Heads
 from edge.results import Faces
 
-IOU_THRESHOLD = 0.45
+IOU_THRESHOLD = 0.55
+"""Chosen on the val split at 320x320: AP50 .810 at 0.45, .816 at 0.55, .815 at 0.65. Crowds overlap."""
+
 MOST_CANDIDATES = 1000
 """A trained model passes some hundred cells on a crowd. The cap bounds the time of NMS for a model that
 passes all of its cells, which an untrained one does, or a threshold near 0."""

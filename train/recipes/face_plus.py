@@ -1,10 +1,10 @@
-"""The larger face detector: as slow as YuNet_s at most.
+"""The larger face detector: five more residual pairs, which begin as identities in the trained `face`.
 
-Command: sightline train face_plus --data DIR
-Cost:    to be measured
-Result:  to be measured
+Command: sightline train face_plus ignored_from=build/unlabelled.json --data DIR
+Cost:    11 minutes on two x86 cores that were busy with other work (TensorFlow 2.21, Keras 3.15, Python 3.11)
+Result:  AP50 .807 of the val split at 320x320, suppressed at an overlap of 0.45; `face` has .810 so measured
 
-Grows out of the trained `face`: five more residual pairs, which begin as identities.
+So 18 epochs did not make it better than `face`, and it is not shipped: it needs a training as long as that one.
 """
 
 from train.detection.recipe import DetectorRecipe
@@ -12,10 +12,11 @@ from train.detection.recipe import DetectorRecipe
 RECIPE = DetectorRecipe(
     name="face-plus",
     model="train.models.face:face_plus",
-    epochs=25,
+    epochs=18,
     large_every=4,
-    learning_rate=0.003,
-    warmup_epochs=1.0,
+    validate_every=6,
+    learning_rate=0.002,
+    warmup_epochs=0.5,
     smallest_crop=0.45,
     largest_crop=2.0,
     grown_from="models/face.keras",
