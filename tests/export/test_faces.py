@@ -228,6 +228,7 @@ def test_without_a_size_name_and_input_are_the_cards(
     assert (manifest.name, manifest.input.width, manifest.input.height) == ("tiny", 64, 64)
     assert manifest.calibration is not None
     assert manifest.calibration.samples == 12
+    assert manifest.calibration.method == "minmax"  # a detector's, where the call names none
 
 
 def test_one_number_is_a_square_and_a_card_is_not_needed(
