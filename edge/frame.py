@@ -112,6 +112,7 @@ class Frame:
         pixels: uint8 (H, W, 3), RGB. Valid until the frame is released to its ring.
         index: position in the stream, from 0, counting dropped frames too.
         name: of the picture where it has one (a file), else empty.
+        camera: the name of the camera it comes from; empty where the stream has only one source.
         stamps: its history.
         capture_clock: what `stamps.capture` means.
     """
@@ -119,6 +120,7 @@ class Frame:
     pixels: Image = field(default_factory=_no_pixels)
     index: int = 0
     name: str = ""
+    camera: str = ""
     stamps: Stamps = field(default_factory=Stamps)
     capture_clock: CaptureClock = "arrival"
 

@@ -26,6 +26,7 @@ class SourceInfo:
         fps: nominal frames a second; 0.0 where there is no rate (pictures).
         frames: how many there will be; None for a stream without end.
         capture_clock: what the capture stamps mean.
+        camera: its name among several; empty where the stream has only one source.
     """
 
     uri: str
@@ -34,6 +35,7 @@ class SourceInfo:
     fps: float
     frames: int | None
     capture_clock: CaptureClock
+    camera: str = ""
 
 
 class Source(Protocol):

@@ -23,6 +23,7 @@ from train.detection.evaluate import keras_detections, matches
 from train.detection.loss import FACE, IGNORED, DetectionLoss, joined_heads
 from train.detection.pictures import draw_samples
 from train.detection.recipe import DetectorRecipe
+from train.detection.style import with_one_style
 from train.detection.unlabelled import read_places, with_ignored
 from train.fit import About, Metrics, cosine
 from train.fused import with_fused_norms
@@ -49,6 +50,8 @@ class DetectorLesson:
     def __init__(self, recipe: DetectorRecipe, folder: str, samples: Path | None = None) -> None:
         self.recipe, self._samples = recipe, samples
         self._data, self._val, self._test = (load_boxed(folder, split) for split in SPLITS)
+        if recipe.one_style:
+            self._data = with_one_style(self._data)
         if recipe.ignored_from:
             self._data = with_ignored(self._data, read_places(Path(recipe.ignored_from)))
         self._pictures = _Pictures(self._data)

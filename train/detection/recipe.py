@@ -37,6 +37,7 @@ class DetectorRecipe(AnyRecipe):
         grown_from: path of a `.keras` file whose weights the layers of the same names start with; "" for none.
         ignored_from: path of a file of faces that the annotations leave out, see
             `train.detection.unlabelled`; "" for none.
+        one_style: redraw the boxes of sources that bound whole heads, see `train.detection.style`.
         terms: under which the training data, and so the weights, may be used; for the card.
         seed: of initial weights, order and augmentation.
     """
@@ -65,6 +66,7 @@ class DetectorRecipe(AnyRecipe):
     validate_every: int = 10
     grown_from: str = ""
     ignored_from: str = ""
+    one_style: bool = False
     terms: str = ""
     seed: int = 0
 
