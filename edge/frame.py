@@ -53,6 +53,8 @@ class Stamps:
     """When each step of one frame ended, in nanoseconds of the monotonic clock; 0 is 'not yet'.
 
     Attributes:
+        media: the stream's own timestamp of the frame in nanoseconds, from any origin; None where it has
+            none. Its drift against the monotonic clock shows what waits upstream, see `edge.backlog`.
         models: by name, what each model took of the stages in `MODEL_STAGES`. With several models those
             stages are sums: their stamps stand where they would if all models did one stage after
             the other, so that the stages still add up to the age, to the nanosecond.
@@ -65,6 +67,7 @@ class Stamps:
     infer: int = 0
     postprocess: int = 0
     publish: int = 0
+    media: int | None = None
     models: dict[str, Laps] = field(default_factory=dict)
 
     def begin(self, model: str) -> Laps:

@@ -98,6 +98,7 @@ class Pipeline:
             seconds = self._stream(info, ring)
         finally:
             ring.close()
+            getattr(self._source, "stop", lambda: None)()  # of sources that can be waited for long
             feeder.join(JOIN_S)
         return Summary(info, ring.counts(), seconds)
 
@@ -139,6 +140,7 @@ class Pipeline:
                 return opened.result(timeout=POLL_S)
             except NotYet:
                 if self._stop:
+                    getattr(self._source, "stop", lambda: None)()
                     raise KeyboardInterrupt from None
 
     def _stream(self, info: SourceInfo, ring: Ring) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 RUNNERS = {
     "tflite": "edge.runners.tflite:TfliteRunner",
     "onnx": "edge.runners.onnx:OnnxRunner",
+    "onnx-cuda": "edge.runners.onnx:OnnxCudaRunner",
     "tensorrt": "edge.runners.tensorrt:TensorrtRunner",
 }
 
@@ -20,12 +21,17 @@ SOURCES = {
     "demo": "edge.sources.demo:DemoSource",
     "video": "edge.sources.video:VideoSource",
     "images": "edge.sources.images:ImagesSource",
+    "camera": "edge.camera.source:CameraSource",
+    "fault": "edge.sources.fault:FaultSource",
 }
 
 SINKS = {
     "terminal": "edge.sinks.terminal:TerminalSink",
     "jsonl": "edge.sinks.jsonl:JsonlSink",
     "video": "edge.sinks.video:VideoSink",
+    "events": "edge.sinks.events:EventsSink",
+    "mqtt": "edge.sinks.mqtt:MqttSink",
+    "snapshots": "edge.sinks.snapshots:SnapshotSink",
 }
 
 

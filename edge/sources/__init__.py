@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 from edge.errors import SourceError
 from edge.protocols import Source
@@ -12,33 +13,47 @@ from edge.tables import SOURCES, resolve
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
-LATER = ("v4l2", "csi", "rtsp", "rtsps", "http", "https", "gst")
-"""Schemes of the public interface that this version cannot read yet."""
+CAMERAS = ("v4l2", "csi", "rtsp", "rtsps", "http", "https", "gst")
+"""Schemes that `edge.camera` reads."""
 
-READS = "demo://, a video file, an image, a folder of images, or a glob of images such as 'shots/*.jpg'"
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".wmv")
+"""What over HTTP is a file with an end, and not a live camera."""
+
+READS = (
+    "demo://, a camera (rtsp://, http://, 0, v4l2:///dev/video0, csi://0, gst://PIPELINE), a video file, "
+    "an image, a folder of images, or a glob of images such as 'shots/*.jpg'"
+)
 
 
-def open_source(uri: str, decode_threads: int = 1) -> Source:
+def open_source(uri: str, decode_threads: int = 1, keep_trying: bool = False) -> Source:
     """The source that `uri` names, not yet opened.
 
     Args:
-        uri: `demo://`, a video file, an image, a folder of images or a glob of images.
-        decode_threads: of a video's decoder.
+        uri: `demo://`, a camera, a video file, an image, a folder of images or a glob of images.
+        decode_threads: of the decoder of a video or a camera.
+        keep_trying: of a camera: `open` waits for as long as it takes until it answers.
 
     Raises:
-        SourceError: a scheme that is unknown or not supported yet, or a path that does not exist.
+        SourceError: a scheme that is unknown, a camera's address that cannot be read, or a path that does
+            not exist.
     """
     kind = _kind(uri)
-    options = {"decode_threads": decode_threads} if kind == "video" else {}
+    options: dict[str, Any] = {"decode_threads": decode_threads} if kind in ("video", "camera") else {}
+    if kind == "camera":
+        options |= {"keep_trying": keep_trying, "live": not _is_file_over_http(uri)}
     return cast(Source, resolve(SOURCES[kind])(uri, **options))
+
+
+def _is_file_over_http(uri: str) -> bool:
+    return _scheme(uri) in ("http", "https") and urlsplit(uri).path.lower().endswith(VIDEO_SUFFIXES)
 
 
 def _kind(uri: str) -> str:
     scheme = _scheme(uri)
-    if scheme == "demo":
-        return "demo"
-    if scheme in LATER:
-        raise SourceError(f"{scheme}:// sources come with a later version. This one reads {READS}.")
+    if scheme in ("demo", "fault"):
+        return scheme
+    if scheme in CAMERAS:
+        return "camera"
     if scheme:
         raise SourceError(f"Unknown kind of source '{scheme}://'. Expected {READS}.")
     return _kind_of_path(uri)

@@ -242,15 +242,6 @@ def test_folder_without_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "uri", ["0", "v4l2:///dev/video0", "csi://0", "rtsp://me:secret@cam/1", "http://cam/a.m3u8", "gst://x"]
-)
-def test_sources_that_come_later_say_so_and_keep_secrets(uri: str) -> None:
-    with pytest.raises(SourceError, match="come with a later version") as caught:
-        open_source(uri)
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("uri", "message"), [("ftp://host/a.mp4", "Unknown kind"), ("gone.mp4", "No such source")]
 )
 def test_unknown_sources(uri: str, message: str) -> None:

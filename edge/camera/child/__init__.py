@@ -1,0 +1,1 @@
+"""What runs in a camera's child process. `pyav` is run as a module, `gstreamer` as a script."""

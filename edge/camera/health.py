@@ -1,0 +1,145 @@
+"""How a camera is, and where its frames went."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+CameraState = Literal["connecting", "streaming", "lost", "degraded", "closed"]
+"""`lost`: it was streaming, and is connected again as soon as it answers. `degraded`: its decoder crashes again
+and again, or it refuses the user; it is tried more rarely. Both end with the next frame."""
+
+
+@dataclass(frozen=True)
+class CameraHealth:
+    """A snapshot; `captured == delivered + dropped`, always.
+
+    Attributes:
+        since: when it came into its state, seconds of the monotonic clock.
+        reconnects: how often frames came again after a loss.
+        last_error: why it was lost last, secrets masked; empty when it never was.
+        captured: frames that were decoded and whose end is known.
+        delivered: frames that `read` gave.
+        dropped: frames that gave way to a newer one, or were lost with their decoder.
+        width, height: of the newest frame, pixels; 0 before the first.
+        fps: nominal frames a second; 0.0 before the first frame.
+        last_frame_age_s: since the capture of the last frame delivered; None before the first.
+    """
+
+    state: CameraState
+    since: float
+    reconnects: int = 0
+    last_error: str = ""
+    captured: int = 0
+    delivered: int = 0
+    dropped: int = 0
+    width: int = 0
+    height: int = 0
+    fps: float = 0.0
+    last_frame_age_s: float | None = None
+
+
+class Status:
+    """Holds a camera's health: written by the thread that reads, read by any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._health = CameraHealth("closed", time.monotonic())
+        self._capture_ns: int | None = None
+
+    def become(self, state: CameraState, **changes: Any) -> None:
+        """A state, the same or another one, and whatever else of `CameraHealth` changes with it."""
+        with self._lock:
+            since = self._health.since if state == self._health.state else time.monotonic()
+            self._health = replace(self._health, state=state, since=since, **changes)
+
+    def count(self, ledger: Ledger, capture_ns: int | None = None) -> None:
+        """Where the frames went; with the capture stamp of one that was delivered just now."""
+        with self._lock:
+            self._capture_ns = self._capture_ns if capture_ns is None else capture_ns
+            self._health = replace(
+                self._health,
+                captured=ledger.captured,
+                delivered=ledger.delivered,
+                dropped=ledger.dropped,
+            )
+
+    def now(self) -> CameraHealth:
+        """A snapshot."""
+        with self._lock:
+            health, capture_ns = self._health, self._capture_ns
+        age_s = None if capture_ns is None else (time.monotonic_ns() - capture_ns) / 1e9
+        return replace(health, last_frame_age_s=age_s)
+
+
+class Ledger:
+    """Counts the frames of a camera over the lives of its children.
+
+    A child numbers its frames from 1. Whatever number is missing when the next one comes, or when the child
+    has ended, was dropped.
+    """
+
+    def __init__(self) -> None:
+        self.captured = self.delivered = self.dropped = 0
+        self._settled = 0  # of the present child's frames
+
+    def deliver(self, number: int) -> None:
+        """The frame of this number was given to the reader, and all before it are settled."""
+        self._settle(number - 1)
+        self._settled = number
+        self.captured += 1
+        self.delivered += 1
+
+    def drop_to(self, number: int) -> None:
+        """The frames up to this number that are not settled yet will not be delivered."""
+        self._settle(number)
+
+    def end(self, number: int) -> None:
+        """The child is gone, having captured so many frames."""
+        self._settle(number)
+        self._settled = 0
+
+    def _settle(self, number: int) -> None:
+        missing = max(0, number - self._settled)
+        self.captured += missing
+        self.dropped += missing
+        self._settled += missing
+
+
+class Pace:
+    """How long a camera may be silent.
+
+    The larger of `least_s` and five of its frame intervals, of the nominal ones and of those seen lately:
+    in the dark a camera of 30 frames a second may give three.
+    """
+
+    INTERVALS = 5
+    SEEN = 10
+
+    def __init__(self, least_s: float) -> None:
+        self._least_s = least_s
+        self._nominal_s = 0.0
+        self._seen_s: deque[float] = deque(maxlen=self.SEEN)
+        self._last: tuple[int, int] | None = None
+
+    def begin(self, fps: float) -> None:
+        """A new stream, of `fps` nominal frames a second (0.0: not known)."""
+        self._nominal_s = 1 / fps if fps > 0 else 0.0
+        self._seen_s.clear()
+        self._last = None
+
+    def frame(self, number: int, capture_ns: int) -> None:
+        """One of the stream's frames, with its number among those captured."""
+        if self._last is not None and number > self._last[0]:
+            between_s = (capture_ns - self._last[1]) / 1e9 / (number - self._last[0])
+            self._seen_s.append(max(0.0, between_s))
+        self._last = (number, capture_ns)
+
+    @property
+    def silence_s(self) -> float:
+        """What is allowed now."""
+        seen_s = sorted(self._seen_s)[len(self._seen_s) // 2] if self._seen_s else 0.0
+        return max(self._least_s, self.INTERVALS * max(self._nominal_s, seen_s))

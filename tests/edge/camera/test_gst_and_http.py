@@ -1,0 +1,258 @@
+"""Cameras that need no network but this machine's: GStreamer pipelines, MJPEG and files over HTTP."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from camera_stage import MjpegServer, Reader, start_s, wait_until, why_no_gstreamer
+
+from edge.camera.source import CameraSource
+from edge.errors import SourceError
+from edge.frame import Frame
+from edge.sources import open_source
+
+RED = "gst://videotestsrc is-live=true pattern=red ! video/x-raw,format={},width={},height={},framerate=30/1"
+
+needs_gstreamer = pytest.mark.skipif(bool(why_no_gstreamer()), reason=f"no GStreamer: {why_no_gstreamer()}")
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@needs_gstreamer
+@pytest.mark.parametrize(("pixel_format", "width", "height"), [
+    ("NV12", 320, 240), ("I420", 322, 241), ("YUY2", 320, 240), ("BGRx", 321, 241), ("Y42B", 323, 240),
+])  # fmt: skip
+def test_pipeline_in_any_pixel_format_gives_rgb(pixel_format: str, width: int, height: int) -> None:
+    camera, frame = CameraSource(RED.format(pixel_format, width, height)), Frame()
+    info = camera.open()
+    assert (info.width, info.height, info.fps, info.capture_clock) == (width, height, 30.0, "arrival")
+    assert camera.read(frame)
+    camera.close()
+    assert frame.pixels.shape == (height, width, 3)
+    np.testing.assert_allclose(frame.pixels.reshape(-1, 3), [[255, 0, 0]] * width * height, atol=4)
+
+
+@needs_gstreamer
+def test_slow_reader_gets_the_newest_frame_and_every_frame_is_accounted_for() -> None:
+    camera, frame = CameraSource(RED.format("NV12", 320, 240)), Frame()
+    camera.open()
+    for _ in range(5):
+        time.sleep(0.25)
+        assert camera.read(frame)
+        assert frame.stamps.decode - frame.stamps.capture < 200_000_000, "the newest, not the oldest"
+        health = camera.health()
+        assert health.captured == health.delivered + health.dropped == frame.index + 1
+    assert health.delivered == 5
+    assert health.dropped > 10
+    camera.close()
+    health = camera.health()
+    assert health.state == "closed"
+    assert health.captured == health.delivered + health.dropped
+
+
+@needs_gstreamer
+def test_size_that_changes_in_mid_stream_needs_no_new_child() -> None:
+    """A pipeline of two parts: 10 frames of 320x240, then frames of 160x120."""
+    parts = "videotestsrc num-buffers=10 ! video/x-raw,width=320,height=240,framerate=30/1 ! join. "
+    parts += "videotestsrc is-live=false ! video/x-raw,width=160,height=120,framerate=30/1 ! join. "
+    camera, frame = CameraSource(f"gst://{parts} concat name=join"), Frame()
+    assert camera.open().width == 320
+    child, sizes = camera.child_pid, []
+    while camera.read(frame) and (160, 120) not in sizes:
+        sizes.append((frame.pixels.shape[1], frame.pixels.shape[0]))
+    assert sizes[0] == (320, 240)
+    assert camera.child_pid == child
+    assert (camera.health().width, camera.health().height) == (160, 120)
+    camera.close()
+
+
+@needs_gstreamer
+def test_killed_child_is_replaced() -> None:
+    camera = CameraSource(RED.format("NV12", 320, 240))
+    with Reader(camera) as reader:
+        reader.frame_after(0)
+        before = camera.child_pid
+        assert before is not None
+        os.kill(before, signal.SIGKILL)
+        killed_s = time.monotonic()
+        reader.frame_after(killed_s + 0.1)
+        assert reader.gap_s(killed_s) <= 1.0 + start_s()
+        health = camera.health()
+        assert (health.reconnects, health.state) == (1, "streaming")
+        assert health.last_error == "its decoder was ended by SIGKILL"
+        assert health.captured == health.delivered + health.dropped
+        assert camera.child_pid != before
+
+
+READS_FOR_EVER = """
+import sys
+from edge.camera.source import CameraSource
+from edge.frame import Frame
+camera = CameraSource(sys.argv[1])
+camera.open()
+print(camera.child_pid, flush=True)
+while camera.read(Frame()):
+    pass
+"""
+
+
+@pytest.mark.parametrize("is_hung", [False, True])
+def test_decoder_does_not_outlive_a_killed_parent(mjpeg: MjpegServer, is_hung: bool) -> None:
+    command = [sys.executable, "-c", READS_FOR_EVER, mjpeg.uri()]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        if is_hung:
+            os.kill(child, signal.SIGSTOP)
+        parent.kill()
+    wait_until(lambda: not is_running(child), patience_s=5.0)
+
+
+def is_running(pid: int) -> bool:
+    """There, and no zombie that waits for whoever inherited it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@needs_gstreamer
+def test_crash_loop_is_degraded_and_tried_rarely() -> None:
+    camera = CameraSource("gst://videotestsrc is-live=true num-buffers=2 ! video/x-raw,width=64,height=64")
+    with Reader(camera) as reader:
+        wait_until(lambda: camera.health().state == "degraded")
+        tries = camera.health().reconnects
+        time.sleep(1.0)
+        assert camera.health().reconnects <= tries + 1
+        assert camera.health().last_error == "its stream ended"
+    assert reader.error is None
+
+
+@needs_gstreamer
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("gst://nosuchsrc ! identity", "cannot build this pipeline: no element"),
+        ("gst://videotestsrc ! video/x-raw,format=NV12 ! x264dec", "cannot build this pipeline"),
+        ("gst://rtspsrc location=rtsp://a:hunter22@h/ user-pw=hunter22 ! nosuch", "no element"),
+    ],
+)
+def test_wrong_pipelines_are_refused_at_once_without_secrets(uri: str, message: str) -> None:
+    camera = CameraSource(uri, keep_trying=True)
+    with pytest.raises(SourceError, match=message) as raised:
+        camera.open()
+    assert "hunter22" not in f"{raised.value} {camera!r} {camera.health()}"
+
+
+@pytest.mark.parametrize("interpreter", ["/gone/python3", "/bin/false"])
+def test_interpreter_that_is_none(interpreter: str) -> None:
+    camera = CameraSource(RED.format("NV12", 64, 64), interpreter=interpreter, connect_timeout_s=1.0)
+    with pytest.raises(SourceError, match=r"cannot be started|ended with exit code 1|gave no picture"):
+        camera.open()
+
+
+def test_mjpeg_over_http(mjpeg: MjpegServer) -> None:
+    camera, frame = open_source(mjpeg.uri()), Frame()
+    info = camera.open()
+    assert (info.width, info.height, info.capture_clock) == (320, 240, "arrival")
+    for _ in range(3):
+        assert camera.read(frame)
+    camera.close()
+    np.testing.assert_allclose(frame.pixels[100, 100], [255, 0, 0], atol=4)
+
+
+def test_size_of_mjpeg_changes_in_mid_stream(mjpeg: MjpegServer) -> None:
+    with Reader(CameraSource(mjpeg.uri())) as reader:
+        reader.frame_after(0)
+        mjpeg.width, mjpeg.height = 200, 150
+        wait_until(lambda: reader.sizes[-1] == (200, 150))
+    assert reader.error is None
+
+
+def test_silent_web_camera_is_lost_and_comes_back(mjpeg: MjpegServer) -> None:
+    camera = CameraSource(mjpeg.uri())
+    with Reader(camera) as reader:
+        reader.frame_after(0)
+        mjpeg.streaming.clear()
+        silent_s = time.monotonic()
+        assert wait_until(lambda: camera.health().state == "lost") - silent_s <= 2.0 + start_s()
+        assert "no picture for" in camera.health().last_error
+        mjpeg.streaming.set()
+        back_s = time.monotonic()
+        assert reader.frame_after(back_s) - back_s <= 1.5 + start_s()
+
+
+def test_password_with_every_sign_reaches_the_camera_and_no_other_eye(mjpeg: MjpegServer) -> None:
+    camera = CameraSource(mjpeg.uri("/private?token=s3cr3t-token", mjpeg.login))
+    info = camera.open()
+    pid = camera.child_pid
+    with open(f"/proc/{pid}/cmdline", "rb") as argv, open(f"/proc/{pid}/environ", "rb") as environment:
+        seen = (argv.read() + environment.read()).decode()
+    camera.close()
+    for text in (seen, info.uri, repr(camera), repr(camera.health())):
+        assert "s3cr3t-token" not in text
+        assert "w%2Frd" not in text
+        assert mjpeg.password not in text
+
+
+@pytest.mark.parametrize("login", ["", "viewer:wr0ngpassword@"])
+def test_refused_password_is_said_at_once(mjpeg: MjpegServer, login: str) -> None:
+    camera = CameraSource(mjpeg.uri("/private", login), keep_trying=True)
+    with pytest.raises(SourceError, match=r"refuses the user or the password.*401") as raised:
+        camera.open()
+    assert "wr0ng" not in str(raised.value)
+
+
+def test_missing_stream_and_closed_port(mjpeg: MjpegServer) -> None:
+    patience_s = 1.0 + start_s()
+    with pytest.raises(SourceError, match=r"no picture within \d+ s.*no such stream"):
+        CameraSource(mjpeg.uri("/gone"), connect_timeout_s=patience_s).open()
+    with pytest.raises(SourceError, match="Connection refused"):
+        CameraSource("http://127.0.0.1:9/", connect_timeout_s=patience_s).open()
+
+
+def write_clip(path: Path, frames: int) -> bytes:
+    """A clip whose brightness tells the frame's index."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(25))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(frames):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 + 4 * index, np.uint8), "rgb24")
+            picture.pts = index
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+def test_file_over_http_is_read_frame_by_frame_to_its_end(mjpeg: MjpegServer, tmp_path: Path) -> None:
+    mjpeg.clip = write_clip(tmp_path / "clip.mp4", 40)
+    source, frame = open_source(mjpeg.uri("/clip.mp4")), Frame()
+    assert source.open().capture_clock == "file"
+    brightness = []
+    while source.read(frame):
+        brightness.append(int(frame.pixels.mean()))
+    source.close()
+    np.testing.assert_allclose(brightness, [40 + 4 * index for index in range(40)], atol=3)
+
+
+def test_stop_ends_open_and_read_for_good(mjpeg: MjpegServer) -> None:
+    mjpeg.streaming.clear()
+    camera = CameraSource(mjpeg.uri(), keep_trying=True)
+    with Reader(camera) as reader:
+        time.sleep(0.5)
+        begin_s = time.monotonic()
+        camera.stop()
+        wait_until(lambda: reader.error is not None)
+        assert time.monotonic() - begin_s < 1.0
+    assert "was stopped" in str(reader.error)
+    with pytest.raises(SourceError, match="was stopped"):
+        camera.open()
+    assert not camera.read(Frame())
