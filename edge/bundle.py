@@ -58,14 +58,15 @@ class OutputSpec(_Part):
     """One raw head: float32 of `shape` (batch first), decoded as `role` says.
 
     Attributes:
-        role: `logits` (1, classes) of a classifier; of a detector `score` (1, H/stride, W/stride, 1) and
-            `box` (1, H/stride, W/stride, 4), see `edge.tasks.faces`.
+        role: `logits` (1, classes) of a classifier, and `embedding` (1, D) where new classes can be taught
+            well, see docs/enrolment.md; of a detector
+            `score` (1, H/stride, W/stride, 1) and `box` (1, H/stride, W/stride, 4), see `edge.tasks.faces`.
         stride: pixels of the input between neighbouring cells of a detector's head.
     """
 
     name: str
     shape: tuple[int, ...]
-    role: Literal["logits", "score", "box"]
+    role: Literal["logits", "embedding", "score", "box"]
     stride: int | None = Field(default=None, gt=0)
 
 

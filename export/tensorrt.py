@@ -19,12 +19,14 @@ from edge.errors import InputError
 from edge.files import whole_file
 from edge.runners.cuda import Device, NoGpu, probe
 from edge.runners.plans import Toolkit
+from export.progress import Phases
 
 WORKSPACE_BYTES = 1 << 30
 """Scratch memory that the builder may use for one layer's kernel: 1 GiB, an eighth of an Orin Nano."""
 
-OnStep = Callable[[str, int, int], bool]
-"""Told a phase's name, its steps done and their number; returns False to stop the build."""
+OnStep = Callable[[str, int, int, float], bool]
+"""Told a phase's name, its steps done, their number, and the share of the whole build, 0 to 1, that is
+done; returns False to stop the build."""
 
 
 class PlanError(InputError):
@@ -186,15 +188,16 @@ def _monitor(trt: Any, on_step: OnStep) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.steps: dict[str, int] = {}
+            self.phases = Phases()
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            self.steps[phase_name] = num_steps
+            self.phases.start(phase_name, parent_phase, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            return on_step(phase_name, step + 1, self.steps[phase_name])
+            done, of = self.phases.step(phase_name, step)
+            return on_step(phase_name, done, of, self.phases.share)
 
         def phase_finish(self, phase_name: str) -> None:
-            """Nothing to do; the interface asks for it."""
+            self.phases.finish(phase_name)
 
     return Monitor()

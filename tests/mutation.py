@@ -56,6 +56,7 @@ EQUIVALENT = {
     "swap if timings: | if on_step:": "two independent settings of the same configuration",
     "swap if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR, trt.ILogger.WARNING): "
     "| if (found := re.match('Total Weights Memory: (\\\\d+) bytes', message)):": "independent",
+    "swap trt.IProgressMonitor.__init__(self) | self.phases = Phases()": "neither reads what the other sets",
     # edge/runners/tensorrt.py
     "delete tuple(engine.get_tensor_shape(name))": "Dims equals a tuple in the installed bindings",
     "swap plan = read_plan(bundle, cast(Precision, precision), toolkit, device) "

@@ -9,7 +9,9 @@ from edge.errors import InputError
 from edge.protocols import Runner
 from edge.tables import RUNNERS, resolve
 
-ARTEFACT_OF: dict[str, Format] = {"tflite": "tflite", "onnx": "onnx", "tensorrt": "onnx"}
+ARTEFACT_OF: dict[str, Format] = {
+    "tflite": "tflite", "onnx": "onnx", "onnx-cuda": "onnx", "tensorrt": "onnx"
+}  # fmt: skip
 """The artefact each backend is made from; a TensorRT plan is built from the ONNX file."""
 
 _FASTEST_FIRST: tuple[Precision, ...] = ("int8", "fp16", "fp32")

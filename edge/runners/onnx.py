@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or through CUDA. CUDA has not run on a device yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ class OnnxRunner:
     Args:
         threads: of this model.
         profile_prefix: path and begin of the name of ONNX Runtime's own profile; empty for none.
+
+    Raises:
+        InputError: ONNX Runtime has not the provider, cannot start it, or refuses the file.
     """
+
+    provider = "CPUExecutionProvider"
 
     def __init__(
         self, bundle: Bundle, precision: Precision, threads: int = 1, profile_prefix: str = ""
@@ -25,6 +30,11 @@ class OnnxRunner:
             import onnxruntime
         except ImportError as error:
             raise MissingPackageError("onnxruntime", "onnx", "The backend onnx") from error
+        if self.provider not in onnxruntime.get_available_providers():
+            raise InputError(
+                f"This ONNX Runtime ({onnxruntime.__version__}) has no {self.provider}: it is a build for "
+                "the CPU. On a Jetson take NVIDIA's wheel of onnxruntime-gpu for its JetPack."
+            )
         content = bundle.content(bundle.artefact("onnx", precision))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -35,11 +45,13 @@ class OnnxRunner:
         # Spinning workers would take the processor from the decoder between two frames.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(content, options, providers=[self.provider])
         except Exception as error:  # onnxruntime's errors share no base class but Exception
             raise InputError(
                 f"{bundle.folder}: ONNX Runtime cannot load the {precision} artefact: {error}"
             ) from error
+        if self._session.get_providers()[0] != self.provider:  # it falls back to the CPU without a word
+            raise InputError(f"ONNX Runtime could not start {self.provider}; its log says why.")
         self._input = self._session.get_inputs()[0].name
         self._names = [output.name for output in bundle.manifest.outputs]
         held = [output.name for output in self._session.get_outputs()]
@@ -60,3 +72,9 @@ class OnnxRunner:
     def close(self) -> None:
         """Free the session."""
         self._session = None
+
+
+class OnnxCudaRunner(OnnxRunner):
+    """The same on an NVIDIA GPU, through ONNX Runtime's CUDA provider."""
+
+    provider = "CUDAExecutionProvider"

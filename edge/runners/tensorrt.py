@@ -102,7 +102,8 @@ class TensorrtRunner:
     def inspect(self) -> str:
         """What TensorRT made of the network, layer by layer, as JSON of its engine inspector."""
         inspector = self._engine.create_engine_inspector()
-        return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
+        information: str = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+        return information
 
     def close(self) -> None:
         """Give the GPU's memory back; harmless when called twice."""

@@ -1,8 +1,9 @@
-"""A GPU in host memory, for the order of the runner's calls on machines without one.
+"""A GPU in host memory, for the runner's calls on machines without one.
 
 `FakeCuda` and `FakeTrt` answer to names of NVIDIA's bindings alone (a test holds them to that) and
 are as strict as a GPU: work on a stream is put off until the stream is waited for, an address must
-be allocated, a capture needs a warm and idle context, and objects must die in order.
+be allocated, a capture needs a warm and idle context, and objects must die in order. What the engine
+computes is exchangeable: a sum, or a whole ONNX file by ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class FakeCuda:
 
     Attributes:
         driver, made_for: versions as CUDA counts them; 0 is no driver.
-        failing: names of functions that answer with an error.
+        failing: names of functions that answer with an error, and after how many calls that went well.
         live: what was made and not yet destroyed.
         broken: rules that were broken; must stay empty.
     """
@@ -65,7 +66,7 @@ class FakeCuda:
 
     def __init__(self, driver: int = 12060, made_for: int = 12060, gpus: int = 1) -> None:
         self.driver, self.made_for, self.gpus = driver, made_for, gpus
-        self.failing: set[str] = set()
+        self.failing: dict[str, int] = {}
         self.last_error = OK
         self.live: dict[int, Any] = {}
         self.pending: list[Work] = []
@@ -106,6 +107,8 @@ class FakeCuda:
         return self._destroy(address, "cudaHostAlloc")
 
     def cudaMemcpyAsync(self, to: int, source: int, size: int, kind: Any, stream: Any) -> tuple[Any, ...]:
+        if self._fails("cudaMemcpyAsync"):
+            return self._fail(INVALID)
         up = kind == real.cudaMemcpyKind.cudaMemcpyHostToDevice
         for address, owner in ((to, "cudaMalloc" if up else "cudaHostAlloc"),
                                (source, "cudaHostAlloc" if up else "cudaMalloc")):  # fmt: skip
@@ -114,6 +117,8 @@ class FakeCuda:
         return self.submit(Work(lambda: ctypes.memmove(to, source, size), at_once=up), stream)
 
     def cudaStreamCreateWithFlags(self, flags: int) -> tuple[Any, ...]:
+        if self._fails("cudaStreamCreateWithFlags"):
+            return (*self._fail(INVALID), None)
         return self._make("cudaStreamCreateWithFlags", Stream())
 
     def cudaStreamDestroy(self, stream: Any) -> tuple[Any, ...]:
@@ -122,7 +127,7 @@ class FakeCuda:
         return self._destroy(id(stream), "cudaStreamCreateWithFlags")
 
     def cudaStreamSynchronize(self, stream: Any) -> tuple[Any, ...]:
-        if "cudaStreamSynchronize" in self.failing or self.captured is not None:
+        if self._fails("cudaStreamSynchronize") or self.captured is not None:
             return self._fail(real.cudaError_t.cudaErrorStreamCaptureUnsupported)
         if id(stream) not in self.live:
             return self._fail(INVALID)
@@ -132,7 +137,7 @@ class FakeCuda:
         return (OK,)
 
     def cudaStreamBeginCapture(self, stream: Any, mode: Any) -> tuple[Any, ...]:
-        if "cudaStreamBeginCapture" in self.failing:
+        if self._fails("cudaStreamBeginCapture"):
             return self._fail(INVALID)
         if self.pending:
             self.broken.append("a capture began on a stream with work under way")
@@ -141,17 +146,17 @@ class FakeCuda:
 
     def cudaStreamEndCapture(self, stream: Any) -> tuple[Any, ...]:
         work, self.captured = self.captured, None
-        if "cudaStreamEndCapture" in self.failing:
+        if self._fails("cudaStreamEndCapture"):
             return (*self._fail(real.cudaError_t.cudaErrorStreamCaptureInvalidated), None)
         return self._make("cudaStreamEndCapture", Graph(work or []))
 
     def cudaGraphInstantiate(self, graph: Graph, flags: int) -> tuple[Any, ...]:
-        if "cudaGraphInstantiate" in self.failing:
+        if self._fails("cudaGraphInstantiate"):
             return (*self._fail(INVALID), None)
         return self._make("cudaGraphInstantiate", Graph(graph.work, executable=True))
 
     def cudaGraphLaunch(self, graph: Graph, stream: Any) -> tuple[Any, ...]:
-        if not graph.executable or id(graph) not in self.live:
+        if self._fails("cudaGraphLaunch") or not graph.executable or id(graph) not in self.live:
             return self._fail(INVALID)
         self.launches += 1
         for work in graph.work:
@@ -190,7 +195,7 @@ class FakeCuda:
         return content
 
     def _allocate(self, name: str, size: int) -> tuple[Any, ...]:
-        if name in self.failing:
+        if self._fails(name):
             return (*self._fail(real.cudaError_t.cudaErrorMemoryAllocation), None)
         content = np.full(size, 0xAB, np.uint8)
         self.live[content.ctypes.data] = name, content
@@ -206,17 +211,40 @@ class FakeCuda:
             return self._fail(INVALID)
         return (OK,)
 
+    def _fails(self, name: str) -> bool:
+        if self.failing.get(name) == 0:
+            return True
+        if name in self.failing:
+            self.failing[name] -= 1
+        return False
+
     def _fail(self, error: Any) -> tuple[Any, ...]:
         self.last_error = error
         return (error,)
 
 
+Compute = Callable[[dict[str, "np.ndarray[Any, Any]"]], dict[str, "np.ndarray[Any, Any]"]]
+"""Outputs by name from inputs by name; an output that it leaves out is the sum of the first input plus
+each value's index."""
+
+
+def over_onnx_runtime(content: bytes) -> Compute:
+    """What ONNX Runtime makes of an ONNX file."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
+
+
 @dataclass
 class FakeTrt:
-    """The module `tensorrt` with one engine: every head is the sum of the pixels plus its index.
+    """The module `tensorrt` with one engine.
 
     Attributes:
         tensors: by name, direction, shape and type.
+        plan: the bytes of the engine; no others are taken.
+        compute: what the engine does.
         refusing: names of methods that return None or False, as TensorRT does on an error.
         died: its objects that have ended, in order.
         warm: whether the engine has run.
@@ -224,6 +252,8 @@ class FakeTrt:
 
     cuda: FakeCuda
     tensors: dict[str, tuple[Any, tuple[int, ...], Any]]
+    plan: bytes = b"a plan"
+    compute: Compute = lambda inputs: {}
     refusing: set[str] = field(default_factory=set)
     died: list[str] = field(default_factory=list)
     warm: bool = False
@@ -252,7 +282,7 @@ class Mortal:
 
 class FakeRuntime(Mortal):
     def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
-        assert plan == b"a plan"
+        assert plan == self._world.plan
         return None if "deserialize_cuda_engine" in self._world.refusing else FakeEngine(self._world)
 
 
@@ -304,8 +334,16 @@ class FakeContext(Mortal):
         for name, (_, shape, dtype) in self._world.tensors.items():
             numpy_dtype = np.dtype(trt.nptype(dtype))
             nbytes = int(np.prod(shape)) * numpy_dtype.itemsize
-            views[name] = self._world.cuda.memory(self.addresses[name], nbytes).view(numpy_dtype)
+            memory = self._world.cuda.memory(self.addresses[name], nbytes)
+            views[name] = memory.view(numpy_dtype).reshape(shape)
         pixels = next(iter(views.values()))
+        made = self._world.compute(
+            {n: views[n] for n in views if self._direction(n) == trt.TensorIOMode.INPUT}
+        )
         for name, view in views.items():
-            if self._world.tensors[name][0] == trt.TensorIOMode.OUTPUT:
-                view[:] = np.arange(view.size) + int(pixels.astype(np.int64).sum())
+            if self._direction(name) == trt.TensorIOMode.OUTPUT:
+                default = np.arange(view.size).reshape(view.shape) + int(pixels.astype(np.int64).sum())
+                view[...] = made.get(name, default)
+
+    def _direction(self, name: str) -> Any:
+        return self._world.tensors[name][0]

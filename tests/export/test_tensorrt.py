@@ -2,127 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import signal
+import importlib.util
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-import export.build
 import export.tensorrt
 from edge.bundle import Bundle, shipped
-from edge.errors import BundleChanged, InputError
 from edge.runners.cuda import Device, NoGpu
-from edge.runners.plans import PlanCard, Toolkit, plan_path
-from export.build import build, build_into
+from edge.runners.plans import Toolkit
 from export.tensorrt import PlanError, Tensor, build_plan, device_to_build_for
 
 trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
 onnx = pytest.importorskip("onnx")
+
+_spec = importlib.util.spec_from_file_location("tiny_onnx", Path(__file__).with_name("tiny_onnx.py"))
+assert _spec is not None
+assert _spec.loader is not None
+_tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_tiny)
+make_onnx = _tiny.make_onnx
 
 RTX = Toolkit(trt, "tensorrt_rtx", trt.__version__)
 FULL = Toolkit(trt, "tensorrt", "10.3.0")
 """The RTX edition under the full one's name: the same interface, with a timing cache that is empty."""
 
 ORIN = Device("Orin", "8.7")
-
-
-def make_onnx(precision: str, **changes: np.ndarray) -> bytes:
-    """A graph of the exporter's form: uint8 NHWC, Cast, Transpose, normalise, convolutions, logits.
-
-    `changes` replace constants by name.
-    """
-    from onnx import TensorProto, helper, numpy_helper
-
-    dtype, element = (
-        (np.float32, TensorProto.FLOAT) if precision == "fp32" else (np.float16, TensorProto.FLOAT16)
-    )
-    rng = np.random.default_rng(0)
-    nodes: list[Any] = []
-    constants: dict[str, np.ndarray] = {}
-
-    def node(op: str, name: str, *inputs: str, **attributes: Any) -> str:
-        nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
-        return name
-
-    def constant(name: str, value: Any, dtype: Any = dtype) -> str:
-        constants[name] = changes.get(name, np.asarray(value, dtype))
-        return name
-
-    def quantized(tensor: str, name: str) -> str:
-        if precision != "int8":
-            return tensor
-        grid = constant(f"{name}.scale", 1 / 32), constant(f"{name}.zero", 0, np.int8)
-        return node("DequantizeLinear", name, node("QuantizeLinear", f"{name}.q", tensor, *grid), *grid)
-
-    def weights(name: str, shape: tuple[int, ...]) -> str:
-        if precision != "int8":
-            return constant(name, rng.normal(0, 0.1, shape))
-        values = constant(f"{name}.q", rng.integers(-127, 128, shape), np.int8)
-        grid = (
-            constant(f"{name}.scale", np.full(shape[0], 1 / 512)),
-            constant(f"{name}.zero", [0] * shape[0], np.int8),
-        )
-        return node("DequantizeLinear", name, values, *grid, axis=0)
-
-    tensor = node("Transpose", "nchw", node("Cast", "cast", "pixels", to=element), perm=[0, 3, 1, 2])
-    tensor = node(
-        "Mul", "normalised", node("Sub", "centred", tensor, constant("128", 128)), constant("1/128", 1 / 128)
-    )
-    for i, (inside, outside, size) in enumerate([(3, 32, 3), (32, 64, 3), (64, 10, 8)]):
-        tensor = quantized(tensor, f"range{i}")
-        bias = constant(f"bias{i}", rng.normal(size=outside))
-        tensor = node("Conv", f"conv{i}", tensor, weights(f"weights{i}", (outside, inside, size, size)), bias)
-        if size == 3:
-            tensor = node(
-                "MaxPool", f"pool{i}", node("Relu", f"relu{i}", tensor), kernel_shape=[2, 2], strides=[2, 2]
-            )
-    tensor = node("Reshape", "flat", tensor, constant("shape", [1, 10], np.int64))
-    node("Cast", "logits", tensor, to=TensorProto.FLOAT)
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, [1, 38, 38, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 10])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    opset = helper.make_opsetid("", 19 if precision == "int8" else 18)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
-    content: bytes = model.SerializeToString()
-    return content
-
-
-def make_bundle(folder: Path, content: bytes) -> Bundle:
-    """A bundle with the one artefact `model.int8.onnx`."""
-    folder.mkdir()
-    (folder / "model.int8.onnx").write_bytes(content)
-    digest = hashlib.sha256(content).hexdigest()
-    artefact = {"format": "onnx", "precision": "int8", "file": "model.int8.onnx"}
-    manifest = {
-        "name": "tiny",
-        "task": "classification",
-        "sightline": "0",
-        "input": {"height": 38, "width": 38, "resize": "crop"},
-        "outputs": [{"name": "logits", "shape": [1, 10], "role": "logits"}],
-        "labels": [str(i) for i in range(10)],
-        "artefacts": [{**artefact, "sha256": digest, "size_bytes": len(content)}],
-        "golden": {"file": "golden.npz", "sha256": digest, "step": {"logits": 0.1}},
-    }
-    (folder / "manifest.json").write_text(json.dumps({"schema_version": 1, **manifest}))
-    return Bundle.open(folder)
-
-
-@pytest.fixture
-def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def probe() -> Device:
-        raise NoGpu("no GPU here")
-
-    monkeypatch.setattr(export.tensorrt, "probe", probe)
 
 
 def files(folder: Path) -> set[str]:
@@ -198,16 +106,33 @@ def test_the_weights_of_one_build_are_not_taken_for_the_next_ones() -> None:
 
 
 def test_progress_is_told_by_phase_and_step() -> None:
-    seen: list[tuple[str, int, int]] = []
+    seen: list[tuple[str, int, int, float]] = []
 
-    def on_step(phase: str, done: int, of: int) -> bool:
-        seen.append((phase, done, of))
+    def on_step(phase: str, done: int, of: int, share: float) -> bool:
+        seen.append((phase, done, of, share))
         return True
 
     build_plan(make_onnx("fp32"), RTX, on_step=on_step)
-    assert "Building engine" in {phase for phase, _, _ in seen}
-    assert all(1 <= done <= of for _, done, of in seen)
-    assert any(done == of for _, done, of in seen)
+    assert "Building engine" in {phase for phase, _, _, _ in seen}
+    assert all(1 <= done <= of for _, done, of, _ in seen)
+    assert any(done == of for _, done, of, _ in seen)
+    shares = [share for _, _, _, share in seen]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.2
+    assert 0.8 < shares[-1] <= 1
+
+
+def test_a_phase_that_is_over_counts_no_more() -> None:
+    monitor = export.tensorrt._monitor(trt, lambda *_: True)
+    monitor.phase_start("outer", None, 2)
+    monitor.phase_start("inner", "outer", 4)
+    monitor.step_complete("inner", 1)
+    assert monitor.phases.share == 0.25
+    monitor.phase_finish("inner")
+    monitor.step_complete("outer", 0)
+    assert monitor.phases.share == 0.5
+    monitor.phase_finish("outer")
+    assert monitor.phases.share == 1
 
 
 def test_the_builder_is_configured() -> None:
@@ -248,7 +173,7 @@ def test_reasons_are_one_line_without_the_missing_driver() -> None:
 def test_the_build_time_holds_all_of_the_builders_steps() -> None:
     steps_s: list[float] = []
 
-    def on_step(phase: str, done: int, of: int) -> bool:
+    def on_step(phase: str, done: int, of: int, share: float) -> bool:
         steps_s.append(time.monotonic())
         return True
 
@@ -311,7 +236,15 @@ def test_the_rtx_edition_keeps_no_timing_cache(tmp_path: Path) -> None:
     assert files(tmp_path) == set()
 
 
-# --- the command
+# --- which device
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def probe() -> Device:
+        raise NoGpu("no GPU here")
+
+    monkeypatch.setattr(export.tensorrt, "probe", probe)
 
 
 def test_only_the_rtx_edition_builds_without_a_gpu(no_gpu: None) -> None:
@@ -323,70 +256,3 @@ def test_only_the_rtx_edition_builds_without_a_gpu(no_gpu: None) -> None:
 def test_a_gpu_is_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export.tensorrt, "probe", lambda: ORIN)
     assert device_to_build_for(RTX) == device_to_build_for(FULL) == ORIN
-
-
-def test_build_writes_a_plan_and_its_card(tmp_path: Path, no_gpu: None) -> None:
-    bundle = make_bundle(tmp_path / "tiny", make_onnx("int8"))
-    result = CliRunner().invoke(build, [str(bundle.folder)], catch_exceptions=False)
-    assert result.exit_code == 0
-    assert "but not run" in result.output
-    artefact = bundle.artefact("onnx", "int8")
-    path = plan_path(bundle, artefact, RTX, None)
-    card = PlanCard.model_validate_json(path.with_suffix(".json").read_bytes())
-    assert card.plan_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert card.onnx_sha256 == artefact.sha256
-    assert (card.flavour, card.version, card.device) == ("tensorrt_rtx", trt.__version__, "no GPU")
-    assert files(bundle.folder / "plans") == {path.name, path.with_suffix(".json").name}
-    assert path.stat().st_mode & 0o444 == 0o444
-
-
-def test_build_says_nothing_of_a_missing_gpu_where_there_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(export.tensorrt, "probe", lambda: ORIN)
-    bundle = make_bundle(tmp_path / "tiny", make_onnx("int8"))
-    output = CliRunner().invoke(build, [str(bundle.folder)], catch_exceptions=False).output
-    assert "Orin (compute capability 8.7)" in output
-    assert "not run" not in output
-    assert plan_path(bundle, bundle.artefact("onnx", "int8"), RTX, ORIN).is_file()
-
-
-def test_a_changed_onnx_file_reaches_no_parser(tmp_path: Path, no_gpu: None) -> None:
-    bundle = make_bundle(tmp_path / "tiny", make_onnx("int8"))
-    (bundle.folder / "model.int8.onnx").write_bytes(make_onnx("fp16"))
-    with pytest.raises(BundleChanged):
-        build_into(bundle, "int8", RTX, None)
-    assert "plans" not in files(bundle.folder)
-
-
-def test_a_refused_model_leaves_nothing_behind(tmp_path: Path) -> None:
-    bundle = make_bundle(tmp_path / "tiny", make_onnx("int8")[:500])
-    with pytest.raises(PlanError):
-        build_into(bundle, "int8", RTX, None)
-    assert "plans" not in files(bundle.folder)
-
-
-def test_a_folder_that_cannot_be_written_shows_before_the_build(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = make_bundle(tmp_path / "tiny", make_onnx("int8"))
-    (bundle.folder / "plans").write_text("a file where the folder should be")
-    monkeypatch.setattr(export.build, "build_plan", lambda *_, **__: pytest.fail("built for nothing"))
-    with pytest.raises(InputError, match=r"Cannot write .*plans"):
-        build_into(bundle, "int8", RTX, None)
-
-
-def test_ctrl_c_stops_the_build_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = make_bundle(tmp_path / "tiny", make_onnx("int8"))
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(PlanError, match="canceled by user"):
-            build_plan(*arguments, **options)
-
-    monkeypatch.setattr(export.build, "build_plan", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        build_into(bundle, "int8", RTX, None)
-    assert "plans" not in files(bundle.folder)
-    assert signal.getsignal(signal.SIGINT) is before

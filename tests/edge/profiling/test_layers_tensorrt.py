@@ -25,7 +25,7 @@ trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is
 pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
 
 _spec = importlib.util.spec_from_file_location(
-    "tensorrt_stand_in", Path(__file__).parents[1] / "test_tensorrt_runner.py"
+    "tensorrt_stand_in", Path(__file__).parents[1] / "fake_machine.py"
 )
 assert _spec is not None
 assert _spec.loader is not None
