@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge.bundle import Bundle
 from edge.config import ModelInput, ModelSettings
@@ -28,12 +28,50 @@ class Member:
         name: unique in the cascade; the results stand under it.
         input: `frame`, or `faces`: the crops of the faces that the last detector before it found.
         most_faces: of a frame that it takes, the best first.
+        interval, every_s: it sees each n-th frame of a camera, and none within so many seconds of the last.
     """
 
     name: str
     model: Model
     input: ModelInput = "frame"
     most_faces: int = 8
+    interval: int = 1
+    every_s: float = 0.0
+
+    def is_due(self, last: Seen | None, number: int, capture_ns: int) -> bool:
+        """Whether it sees a camera's frame number `number`, captured then."""
+        if last is None:
+            return True
+        return number - last.number >= self.interval and capture_ns - last.capture_ns >= self.every_s * 1e9
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last frame of a camera that a model saw: its number, its capture stamp and what was said of it."""
+
+    number: int
+    capture_ns: int
+    result: Result
+
+
+@dataclass
+class Stream:
+    """What models remember of one camera.
+
+    Attributes:
+        follows: whether faces are followed: not through a heap of single pictures.
+        trackers, seen: by the model's name.
+        number: of the present frame, from 0.
+    """
+
+    follows: bool
+    trackers: dict[str, Tracker] = field(default_factory=dict)
+    seen: dict[str, Seen] = field(default_factory=dict)
+    number: int = -1
+
+    def tracker(self, name: str) -> Tracker:
+        """The one of a detector."""
+        return self.trackers.setdefault(name, Tracker())
 
 
 class Cascade:
@@ -49,7 +87,7 @@ class Cascade:
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = tuple(members)
         self._detector_of = _detectors(self.members)
-        self._trackers: dict[str, Tracker] = {}
+        self._streams: dict[str, Stream] = {}
 
     @classmethod
     def open(cls, settings: Sequence[ModelSettings], score_threshold: float | None = None) -> Cascade:
@@ -65,31 +103,66 @@ class Cascade:
         with ExitStack() as on_error:
             members = []
             for wanted in settings:
-                members.append(_member(wanted, score_threshold))
+                members.append(_opened(wanted, score_threshold))
                 on_error.callback(members[-1].model.close)
             cascade = cls(members)
-            if score_threshold is not None and not any(m.model.finds_faces for m in members):
-                raise InputError("A score threshold is for detectors, and there is none. Leave it out.")
+            check_threshold(members, score_threshold)
             on_error.pop_all()
         return cascade
 
     def start(self, source: SourceInfo) -> None:
-        """Begin a stream: faces are followed through it, unless it is a heap of single pictures."""
-        detectors = [member.name for member in self.members if member.model.finds_faces]
-        self._trackers = {name: Tracker() for name in detectors if source.fps > 0}
+        """Begin a stream: faces are followed through it, unless it is a heap of single pictures.
+
+        Streams are told apart by `source.camera`.
+        """
+        self._streams[source.camera] = Stream(source.fps > 0)
+
+    def forget(self, camera: str) -> None:
+        """A camera's stream is over."""
+        self._streams.pop(camera, None)
+
+    def continue_from(self, other: Cascade) -> None:
+        """Take over what `other` remembers of its streams, for the models of the same name."""
+        names = {member.name for member in self.members}
+        for camera, stream in other._streams.items():
+            trackers = {name: found for name, found in stream.trackers.items() if name in names}
+            self._streams[camera] = Stream(stream.follows, trackers, number=stream.number)
 
     def process(self, frame: Frame) -> FrameResult:
-        """What all models say of a frame; marks preprocess, infer and postprocess in its stamps."""
+        """What all models say of a frame; marks preprocess, infer and postprocess in its stamps.
+
+        A model whose turn it is not leaves the frame alone; the result it gave before stands in its place.
+        """
+        stream = self._streams.get(frame.camera) or Stream(follows=False)
+        stream.number += 1
         results: dict[str, Result] = {}
+        held_ms: dict[str, float] = {}
         for member in self.members:
-            laps = frame.stamps.begin(member.name)
-            if member.input == "frame":
-                results[member.name] = self._of_frame(member, frame.pixels, laps)
-            else:
+            last = stream.seen.get(member.name)
+            due = member.is_due(last, stream.number, frame.stamps.capture)
+            if member.input == "faces":
                 detector = self._detector_of[member.name]
-                results[detector] = _of_faces(member, results[detector], frame.pixels, laps)
+                # Faces that are held have their classes already, and lie elsewhere in this frame.
+                if due and detector not in held_ms:
+                    results[detector] = _of_faces(member, results[detector], frame)
+                    stream.seen[member.name] = Seen(stream.number, frame.stamps.capture, results[detector])
+            elif due or last is None:
+                results[member.name] = _of_frame(member, frame, stream)
+            else:
+                results[member.name] = last.result
+                held_ms[member.name] = (frame.stamps.capture - last.capture_ns) / 1e6
+        self._remember(stream, results, held_ms, frame.stamps.capture)
         frame.stamps.finish_models()
-        return FrameResult(results)
+        return FrameResult(results, held_ms)
+
+    def _remember(
+        self, stream: Stream, results: Mapping[str, Result], held_ms: Mapping[str, float], capture_ns: int
+    ) -> None:
+        """Only of models that may pass over a frame."""
+        for member in self.members:
+            passes_over = member.interval > 1 or member.every_s > 0
+            if passes_over and member.input == "frame" and member.name not in held_ms:
+                stream.seen[member.name] = Seen(stream.number, capture_ns, results[member.name])
 
     @property
     def title(self) -> str:
@@ -104,20 +177,35 @@ class Cascade:
         for member in self.members:
             member.model.close()
 
-    def _of_frame(self, member: Member, pixels: Image, laps: Laps) -> Result:
-        result = _timed(member.model, pixels, laps)
-        if isinstance(result, Faces) and member.name in self._trackers:
-            result = result.tracked(self._trackers[member.name].update(result.boxes))
-            laps.lap("postprocess")
-        return result
+
+def member_of(settings: ModelSettings, model: Model) -> Member:
+    """A model as its settings place it in a cascade."""
+    s = settings
+    if s.enrolled is not None:
+        from edge.enrolment.task import with_enrolled
+
+        model = with_enrolled(model, s.enrolled, s.people)
+    return Member(s.name or model.name, model, s.input, s.most_faces, s.interval, s.every_s)
 
 
-def _member(settings: ModelSettings, score_threshold: float | None) -> Member:
-    bundle, own = Bundle.open(settings.bundle), settings.score_threshold
-    if own is None and bundle.manifest.task == "faces":
-        own = score_threshold
+def threshold_of(settings: ModelSettings, bundle: Bundle, score_threshold: float | None) -> float | None:
+    """The model's own; of a detector that has none, the one of all."""
+    if settings.score_threshold is None and bundle.manifest.task == "faces":
+        return score_threshold
+    return settings.score_threshold
+
+
+def check_threshold(members: Sequence[Member], score_threshold: float | None) -> None:
+    """Raises InputError for a threshold of all detectors where there is none."""
+    if score_threshold is not None and not any(m.model.finds_faces for m in members):
+        raise InputError("A score threshold is for detectors, and there is none. Leave it out.")
+
+
+def _opened(settings: ModelSettings, score_threshold: float | None) -> Member:
+    bundle = Bundle.open(settings.bundle)
+    own = threshold_of(settings, bundle, score_threshold)
     model = Model.open(bundle, settings.backend, settings.precision, settings.threads, own)
-    return Member(settings.name or model.name, model, settings.input, settings.most_faces)
+    return member_of(settings, model)
 
 
 def _detectors(members: Sequence[Member]) -> dict[str, str]:
@@ -156,10 +244,22 @@ def _timed(model: Model, pixels: Image, laps: Laps) -> Result:
     return result
 
 
-def _of_faces(member: Member, faces: Result, pixels: Image, laps: Laps) -> Faces:
+def _of_frame(member: Member, frame: Frame, stream: Stream) -> Result:
+    """What the model says of the whole frame; faces with their tracks."""
+    laps = frame.stamps.begin(member.name)
+    result = _timed(member.model, frame.pixels, laps)
+    if isinstance(result, Faces) and stream.follows:
+        result = result.tracked(stream.tracker(member.name).update(result.boxes))
+        laps.lap("postprocess")
+    return result
+
+
+def _of_faces(member: Member, faces: Result, frame: Frame) -> Faces:
     """The faces with what the model says of each one's crop."""
     assert isinstance(faces, Faces), "a detector was found for it"
-    results = (_timed(member.model, crop, laps) for crop in crops(faces, pixels, member.most_faces))
+    laps = frame.stamps.begin(member.name)
+    found_crops = crops(faces, frame.pixels, member.most_faces)
+    results = (_timed(member.model, crop, laps) for crop in found_crops)
     found = tuple(result for result in results if isinstance(result, Classification))
     return faces.classified(member.name, found)
 

@@ -30,10 +30,37 @@ most_faces = 8                  # of a frame, the best first
 backend = "onnx"
 precision = "fp16"
 threads = 1
+interval = 3                    # it sees each third frame that is processed; or every_s = 0.5: so often
+                                # at most. Frames between take its last result over, with its age
+
+Several cameras, in place of `source`; all go through the same models, in turn:
+
+max_age_ms = 500                # an older frame is dropped as stale when its turn comes
+build_plans = true              # with backend = "auto": build TensorRT plans while another backend serves
+
+[[cameras]]
+name = "door"                   # in the results, on the page, in file names
+source = "rtsp://viewer:${env:DOOR_PASSWORD}@10.0.0.5/main"   # or ${file:/path}: see `edge.secret`
+
+[[cameras]]
+name = "yard"
+source = "yard.mp4"
+lossless = false                # every frame, in order, as fast as it goes
+interval = 2                    # only each second frame
+reopen = true                   # when it ends; a camera comes back in any case, a file does not
+max_age_ms = 200
+backlog_ms = 500                # of waiting upstream, by the stream's own timestamps; then it is flushed
+
+[sinks.events]                  # see edge.sinks.events; [sinks.mqtt]: edge.sinks.mqtt
+path = "out/events.sqlite"
+
+[web]                           # see edge.web.settings
+port = 8080
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +68,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from edge.config_errors import explained, wrong
 from edge.errors import InputError
+from edge.secret import masked
+from edge.sinks.events import EventsSettings
+from edge.sinks.mqtt import MqttSettings
+from edge.sinks.snapshots import SnapshotSettings
+from edge.web.settings import WebSettings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -54,20 +87,59 @@ ModelInput = Literal["frame", "faces"]
 DEFAULT_MODELS: tuple[str, ...] = ("face-320x192", "cifar10-convnetjs")
 """The shipped bundles that a stream goes through when it names none."""
 
+ONLY_CAMERA = "camera"
+"""What a daemon calls its camera where the settings name a `source`."""
+
 _OF_EVERY_MODEL = ("backend", "precision", "threads", "score_threshold")
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __repr_args__(self) -> Any:
+        """Addresses without their secrets: this is what logs and errors would show."""
+        for name, value in super().__repr_args__():
+            yield name, masked(value) if isinstance(value, str) else value
+
 
 class SinkSettings(_Settings):
-    """Where the results go; a path that is None is not written."""
+    """Where the results go; what is None is not written.
+
+    With several cameras each has a video of its own: `out/demo.mp4` becomes `out/demo-door.mp4`. With
+    `jsonl_max_bytes` the JSONL file is a log in parts of that size, of which `jsonl_keep` full ones stay.
+    """
 
     terminal: bool = True
     jsonl: Path | None = None
     video: Path | None = None
     latency: Path | None = None
+    events: EventsSettings | None = None
+    mqtt: MqttSettings | None = None
+    snapshots: SnapshotSettings | None = None
+    jsonl_max_bytes: int | None = Field(default=None, ge=1)
+    jsonl_keep: int = Field(default=5, ge=0)
+
+
+class CameraSettings(_Settings):
+    """A table `[[cameras]]`.
+
+    Attributes:
+        name: unique; letters, digits, `_`, `-` and `.`.
+        lossless: every frame, in order; for files. Nothing of it is ever stale.
+        interval: only each n-th frame is processed; the others are counted as dropped.
+        reopen: begin again at its end; None does for a camera and does not for a file.
+        max_age_ms: older frames are dropped when their turn comes; None takes the stream's.
+        backlog_ms: how long frames may have waited upstream, see `edge.backlog`.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)
+    source: str = Field(min_length=1)
+    decode_threads: int = Field(default=1, ge=1)
+    lossless: bool = False
+    interval: int = Field(default=1, ge=1)
+    reopen: bool | None = None
+    max_age_ms: float | None = Field(default=None, gt=0)
+    backlog_ms: float = Field(default=500.0, gt=0)
 
 
 class ModelSettings(_Settings):
@@ -76,6 +148,10 @@ class ModelSettings(_Settings):
     Attributes:
         score_threshold: None takes the task's own.
         input: `faces` are the crops of the faces that the detector before it finds.
+        interval, every_s: it sees each n-th of a camera's processed frames, and none within so many
+            seconds of the last one it saw.
+        enrolled: the store of `sightline enroll`, whose classes it names in place of its own.
+        people: name enrolled people, too.
     """
 
     bundle: str
@@ -86,6 +162,10 @@ class ModelSettings(_Settings):
     score_threshold: float | None = None
     input: ModelInput = "frame"
     most_faces: int = 8
+    interval: int = 1
+    every_s: float = 0.0
+    enrolled: Path | None = None
+    people: bool = False
 
 
 class ModelTable(_Settings):
@@ -99,6 +179,10 @@ class ModelTable(_Settings):
     score_threshold: float | None = Field(default=None, ge=0, le=1)
     input: ModelInput = "frame"
     most_faces: int = Field(default=8, ge=1)
+    interval: int = Field(default=1, ge=1)
+    every_s: float = Field(default=0.0, ge=0)
+    enrolled: Path | None = None
+    people: bool = False
 
 
 class StreamSettings(_Settings):
@@ -106,9 +190,15 @@ class StreamSettings(_Settings):
 
     Attributes:
         score_threshold: of every detector that has none of its own.
+        cameras: in place of `source`; with them, or with `web`, `sightline run` is a daemon.
+        max_age_ms: of a camera that says nothing else; None processes frames of any age.
+        build_plans: of several cameras, build TensorRT plans that are missing, while others serve.
     """
 
     source: str = "demo://"
+    cameras: tuple[CameraSettings, ...] = ()
+    max_age_ms: float | None = Field(default=None, gt=0)
+    build_plans: bool = True
     model: str | None = None
     models: tuple[ModelTable, ...] = ()
     backend: str = "auto"
@@ -120,12 +210,42 @@ class StreamSettings(_Settings):
     seconds: float | None = Field(default=None, gt=0)
     frames: int | None = Field(default=None, gt=0)
     sinks: SinkSettings = SinkSettings()
+    web: WebSettings | None = None
 
     @model_validator(mode="after")
     def _models_are_named_once(self) -> StreamSettings:
         if self.model is not None and self.models:
-            raise ValueError("take either `model` or [[models]], not both")
+            raise wrong("take either `model` or [[models]], not both", "model")
         return self
+
+    @model_validator(mode="after")
+    def _cameras_are_named_once(self) -> StreamSettings:
+        if self.cameras and "source" in self.model_fields_set:
+            raise wrong("take either `source` or [[cameras]], not both", "source")
+        seen: dict[str, int] = {}
+        for number, camera in enumerate(self.cameras):
+            first = seen.setdefault(camera.name.casefold(), number)
+            if first != number:
+                raise wrong(
+                    f"the cameras {first} and {number} (from 0) are both called '{camera.name}', capitals "
+                    "do not count. Give one of them another name",
+                    *("cameras", number, "name"),
+                )
+        return self
+
+    @property
+    def is_daemon(self) -> bool:
+        """Whether it takes the daemon: several cameras, or a page."""
+        return bool(self.cameras) or self.web is not None
+
+    def all_cameras(self) -> tuple[CameraSettings, ...]:
+        """The cameras; of a single source one, called `camera`. Each has what the stream says of all."""
+        alone = CameraSettings(name=ONLY_CAMERA, source=self.source, decode_threads=self.decode_threads)
+        shared = {"lossless": self.lossless} if self.lossless else {}
+        return tuple(
+            camera.model_copy(update=shared | {"max_age_ms": camera.max_age_ms or self.max_age_ms})
+            for camera in self.cameras or (alone,)
+        )
 
     def chosen(self) -> tuple[ModelSettings, ...]:
         """The models in their order, each with what the stream says of every one."""
@@ -140,18 +260,19 @@ class StreamSettings(_Settings):
     def read(cls, path: Path) -> StreamSettings:
         """Read a TOML file; raises InputError when it is missing, not TOML, or holds a wrong value."""
         try:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            content = tomllib.loads(text)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Expected a TOML file.") from error
         except ValueError as error:  # TOML's and UTF-8's decoding errors are both of this class
             raise InputError(f"{path} is not a TOML file: {error}.") from error
-        return cls._checked(content, str(path))
+        return cls._checked(content, str(path), text)
 
     def changed(self, sinks: dict[str, Any], models: Sequence[str] = (), **options: Any) -> StreamSettings:
         """These settings with those of the command line.
 
         Args:
-            sinks, options: those that are None were not given.
+            sinks, options: those that are None were not given. A source takes the place of the cameras.
             models: bundles that take the place of the file's; none leaves them.
         """
         content = self.model_dump()
@@ -162,14 +283,25 @@ class StreamSettings(_Settings):
             content |= {"model": None, "models": [{"bundle": name} for name in models]}
         for table in content["models"]:
             table.update({name: None for name in _OF_EVERY_MODEL if name in given})
+        del content["cameras" if "source" in given or not self.cameras else "source"]
         return self._checked(content, "the command line")
 
     @classmethod
-    def _checked(cls, content: dict[str, Any], where: str) -> StreamSettings:
+    def _checked(cls, content: dict[str, Any], where: str, text: str = "") -> StreamSettings:
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            subject = f"'{name}' in {where}" if name else where
-            raise InputError(f"{subject}: {first['msg'].removeprefix('Value error, ')}.") from error
+            raise InputError(explained(error, cls.model_json_schema(), where, text)) from None
+
+
+def schema() -> str:
+    """The JSON schema of a configuration, as docs/schema/config.schema.json holds it."""
+    content = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **StreamSettings.model_json_schema(),
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+if __name__ == "__main__":  # python -m edge.config > docs/schema/config.schema.json
+    print(schema(), end="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from edge.bundle import Bundle, Golden, Precision
 from edge.errors import BundleError, CheckFailed
+from edge.protocols import Runner
 from edge.runners import ARTEFACT_OF, open_runner
 
 BEYOND = 4
@@ -31,27 +33,39 @@ def check(bundle: Bundle, backend: str, precision: Precision, threads: int = 1) 
         CheckFailed: an output differs by more than the tolerance, or another class wins by more
             than the margin. BundleError: the file holds no vectors for this artefact.
     """
-    roles = {output.name: output.role for output in bundle.manifest.outputs}
-    vectors = _read(bundle)
     runner = open_runner(bundle, backend, precision, threads)
-    largest = 0.0
     try:
-        for index, pixels in enumerate(vectors["inputs"]):
-            for head, found in runner.infer(pixels[None]).items():
-                expected = _expected(vectors, f"{ARTEFACT_OF[backend]}.{precision}.{head}", bundle)[index]
-                who = f"{backend} {precision}"
-                largest = max(largest, _difference(bundle.manifest.golden, head, expected, found[0], who))
-                if roles[head] == "logits":
-                    _same_class(bundle.manifest.golden, head, expected, found[0], who)
+        return replay(bundle, runner, backend, precision)
     finally:
         runner.close()
+
+
+def replay(bundle: Bundle, runner: Runner, backend: str, precision: Precision) -> GoldenResult:
+    """As `check`, with a runner that is open already, and stays so."""
+    roles = {output.name: output.role for output in bundle.manifest.outputs}
+    vectors = _read(bundle)
+    largest, who = 0.0, f"{backend} {precision}"
+    for index, pixels in enumerate(vectors["inputs"]):
+        for head, found in runner.infer(pixels[None]).items():
+            expected = _expected(vectors, f"{ARTEFACT_OF[backend]}.{precision}.{head}", bundle)[index]
+            largest = max(largest, _difference(bundle.manifest.golden, head, expected, found[0], who))
+            if roles[head] == "logits":
+                _same_class(bundle.manifest.golden, head, expected, found[0], who)
     return GoldenResult(largest, len(vectors["inputs"]))
 
 
 def _read(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
+    """The arrays, `inputs` among them; raises BundleError where the file holds none."""
     content = bundle.content(bundle.manifest.golden)
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return dict(arrays)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            vectors = dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(
+            f"{bundle.folder / bundle.manifest.golden.file} holds no golden vectors. Export the bundle anew."
+        ) from error
+    _expected(vectors, "inputs", bundle)
+    return vectors
 
 
 def _expected(vectors: dict[str, NDArray[np.generic]], key: str, bundle: Bundle) -> NDArray[np.generic]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.bundle import Bundle, Manifest, Precision
@@ -50,6 +51,28 @@ class Model:
         task = _task(bundle.manifest, score_threshold)
         name, chosen = choose(bundle, backend, precision)
         return cls(bundle.manifest, name, chosen, open_runner(bundle, name, chosen, threads), task)
+
+    @classmethod
+    def of(
+        cls,
+        bundle: Bundle,
+        backend: str,
+        precision: Precision,
+        open_it: Callable[[], Runner],
+        score_threshold: float | None = None,
+    ) -> Model:
+        """Of a runner that `open_it` loads; raises InputError for a wrong threshold, before that."""
+        task = _task(bundle.manifest, score_threshold)
+        return cls(bundle.manifest, backend, precision, open_it(), task)
+
+    def switch(self, runner: Runner, backend: str, precision: Precision) -> Runner:
+        """Go on with another runner of the same bundle, from the next picture on; returns the old one.
+
+        To be called between two pictures, by the thread that infers.
+        """
+        old, self._runner = self._runner, runner
+        self.backend, self.precision = backend, precision
+        return old
 
     @property
     def name(self) -> str:

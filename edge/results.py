@@ -134,9 +134,12 @@ class FrameResult:
     Attributes:
         by_model: by the model's name, in the order in which they ran. A classifier of the faces' crops
             has no entry of its own: what it says stands with the faces.
+        held_ms: of the models that did not see this frame, how much older the frame is whose result stands
+            here; a model that sees every frame is not in it.
     """
 
     by_model: Mapping[str, Result]
+    held_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def faces(self) -> tuple[Face, ...]:
@@ -155,9 +158,15 @@ class FrameResult:
         return ", ".join(result.summary() for result in self.by_model.values())
 
     def as_record(self) -> dict[str, Any]:
-        """Of one model: `model` and its result's fields; of several: `models`, those fields by name."""
-        records = {name: result.as_record() for name, result in self.by_model.items()}
+        """Of one model: `model` and its result's fields; of several: `models`, those fields by name.
+
+        A result that was taken over from an earlier frame says by `held_ms` how much older that one is.
+        """
+        records = {name: result.as_record() | self._held(name) for name, result in self.by_model.items()}
         if len(records) == 1:
             ((name, record),) = records.items()
             return {"model": name, **record}
         return {"models": records}
+
+    def _held(self, name: str) -> dict[str, float]:
+        return {"held_ms": round(self.held_ms[name], 1)} if name in self.held_ms else {}

@@ -7,10 +7,16 @@ that is slow gets the newest frame; in lossless mode the producer waits and ever
 from __future__ import annotations
 
 import threading
-from collections import deque
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from edge.frame import Frame, Stamps
+
+DropReason = Literal["newer", "stale", "backlog", "interval", "failed", "ended"]
+"""Why a frame was dropped: it gave way to a newer one; it was too old when its turn came; it is of a
+backlog that waits upstream; its camera's `interval` passes over it; the work on it failed; the ring closed."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,14 @@ class Counts:
         processed: frames that the consumer has finished.
         dropped: frames that gave way to a newer one, or that were left when the ring closed.
         in_flight: frames that wait in the ring or are in the consumer's hands.
+        dropped_for: the dropped ones by reason; they add up to `dropped`.
     """
 
     captured: int = 0
     processed: int = 0
     dropped: int = 0
     in_flight: int = 0
+    dropped_for: Mapping[DropReason, int] = field(default_factory=dict, compare=False)
 
 
 class Ring:
@@ -40,17 +48,25 @@ class Ring:
     Args:
         slots: frames in the ring, at least 3: one being filled, one ready, one in the consumer's hands.
         lossless: the producer waits for a free slot instead of replacing the frame that is ready.
+        on_ready: called by the producer's thread after each hand-over, for one who waits for many rings.
+
+    Attributes:
+        lossless: as above; may be set before the first frame.
     """
 
-    def __init__(self, slots: int = 4, lossless: bool = False) -> None:
+    def __init__(
+        self, slots: int = 4, lossless: bool = False, on_ready: Callable[[], None] | None = None
+    ) -> None:
         if slots < 3:
             raise ValueError(f"a ring needs at least 3 slots, not {slots}")
-        self._lossless = lossless
+        self.lossless = lossless
+        self._on_ready = on_ready
         self._free = deque(Frame() for _ in range(slots))
         self._ready: deque[Frame] = deque()
         self._filling: Frame | None = None
         self._taken: Frame | None = None
-        self._captured = self._processed = self._dropped = 0
+        self._captured = self._processed = 0
+        self._dropped: Counter[DropReason] = Counter()
         self._finished = False
         self._closed = False
         self._error: BaseException | None = None
@@ -61,15 +77,18 @@ class Ring:
         self._closing = threading.Event()
 
     def acquire(self) -> Frame | None:
-        """A frame to fill, its stamps cleared; None once the ring is closed. Waits when lossless."""
+        """A frame to fill, its stamps cleared; None once the ring is closed. Waits when lossless.
+
+        A frame that was acquired and not published, since filling it failed, comes again.
+        """
         with self._lock:
-            while not self._free and not self._closed:
+            while self._filling is None and not self._free and not self._closed:
                 self._has_free.wait()
             if self._closed:
                 return None
-            self._filling = self._free.popleft()
-        self._filling.stamps = Stamps()
-        return self._filling
+            filling = self._filling = self._filling or self._free.popleft()
+        filling.stamps = Stamps()
+        return filling
 
     def publish(self) -> None:
         """Hand over the frame that was acquired; in latest-wins mode it replaces those that wait."""
@@ -77,13 +96,22 @@ class Ring:
             frame, self._filling = self._filling, None
             assert frame is not None, "publish follows acquire"
             self._captured += 1
-            if not self._lossless or self._closed:
-                self._drop_ready()
+            if not self.lossless or self._closed:
+                self._drop_ready("newer")
             if self._closed:
-                self._drop(frame)
+                self._drop(frame, "ended")
             else:
                 self._ready.append(frame)
             self._has_ready.notify()
+        self._tell()
+
+    def pass_over(self, reason: DropReason) -> None:
+        """Count the frame that was acquired as captured and dropped, without handing it over."""
+        with self._lock:
+            frame, self._filling = self._filling, None
+            assert frame is not None, "pass_over follows acquire"
+            self._captured += 1
+            self._drop(frame, reason)
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the stream; `error` is raised by `take` after the frames that are ready were taken."""
@@ -91,6 +119,7 @@ class Ring:
             self._finished = True
             self._error = error
             self._has_ready.notify()
+        self._tell()
 
     def take(self, timeout_s: float) -> Frame | None:
         """The oldest ready frame; None when there is none within `timeout_s`, or at the end.
@@ -109,8 +138,8 @@ class Ring:
             raise error
         return None
 
-    def release(self, processed: bool = True) -> None:
-        """Give the taken frame back: as processed, or as dropped when the work on it failed."""
+    def release(self, processed: bool = True, reason: DropReason = "failed") -> None:
+        """Give the taken frame back: as processed, or as dropped for a reason."""
         with self._lock:
             frame, self._taken = self._taken, None
             assert frame is not None, "release follows take"
@@ -118,14 +147,14 @@ class Ring:
                 self._processed += 1
                 self._free.append(frame)
             else:
-                self._drop(frame)
+                self._drop(frame, reason)
             self._has_free.notify()
 
     def close(self) -> None:
         """Stop both sides; frames that wait are dropped. Harmless when called twice."""
         with self._lock:
             self._closed = True
-            self._drop_ready()
+            self._drop_ready("ended")
             self._has_free.notify()
             self._has_ready.notify()
         self._closing.set()
@@ -144,12 +173,17 @@ class Ring:
         """A snapshot, consistent in itself."""
         with self._lock:
             in_flight = len(self._ready) + (self._taken is not None)
-            return Counts(self._captured, self._processed, self._dropped, in_flight)
+            dropped = self._dropped.total()
+            return Counts(self._captured, self._processed, dropped, in_flight, dict(self._dropped))
 
-    def _drop_ready(self) -> None:
+    def _tell(self) -> None:
+        if self._on_ready is not None:
+            self._on_ready()
+
+    def _drop_ready(self, reason: DropReason) -> None:
         while self._ready:
-            self._drop(self._ready.popleft())
+            self._drop(self._ready.popleft(), reason)
 
-    def _drop(self, frame: Frame) -> None:
-        self._dropped += 1
+    def _drop(self, frame: Frame, reason: DropReason) -> None:
+        self._dropped[reason] += 1
         self._free.append(frame)

@@ -16,11 +16,19 @@ from edge.config import StreamSettings
 from edge.pipeline import Limits, Pipeline, Summary
 from edge.profiler import StageRecorder, stage_table
 from edge.protocols import Sink
+from edge.secret import masked, resolved
+from edge.sinks.events import EventsSink
 from edge.sinks.jsonl import JsonlSink
+from edge.sinks.mqtt import MqttSink
+from edge.sinks.snapshots import SnapshotSink
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
 from edge.sources import open_source
 
+_NOT_OF_A_STREAM = {
+    *("sinks", "model", "backend", "precision", "threads"),
+    *("cameras", "web", "max_age_ms", "build_plans"),
+}
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
@@ -41,6 +49,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--video", type=FILE, help="Write the annotated stream here (.mp4).")
 @click.option("--latency", type=FILE, help="Write the latency by stage here (JSON).")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option("--check", is_flag=True, help="Say what would run, load the models, and stop there.")
 def run(
     config: Path | None,
     models: tuple[str, ...],
@@ -48,17 +57,32 @@ def run(
     video: Path | None,
     latency: Path | None,
     quiet: bool,
+    check: bool,
     **options: Any,
 ) -> None:
     """Stream a source through models; results to the terminal and to files.
 
     Settings come from CONFIG (TOML) where it is given; options override them. Without any, the demo
     source goes through the shipped models. Ctrl-C and SIGTERM end the stream; its files are complete.
+
+    A CONFIG with [[cameras]] or [web] is served: cameras that fail come back, and SIGHUP reads CONFIG anew.
     """
     sinks = {"jsonl": jsonl, "video": video, "latency": latency, "terminal": False if quiet else None}
-    settings = StreamSettings.read(config) if config else StreamSettings()
-    settings = settings.changed(sinks, models, **options)
-    stream(settings, quiet)
+
+    def read() -> StreamSettings:
+        settings = StreamSettings.read(config) if config else StreamSettings()
+        return settings.changed(sinks, models, **options)
+
+    settings = read()
+    if not (check or settings.is_daemon):
+        stream(settings, quiet)
+        return
+    from edge import run_daemon
+
+    if check:
+        click.echo(run_daemon.check(settings))
+    else:
+        run_daemon.serve(settings, read, quiet)
 
 
 def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
@@ -68,7 +92,7 @@ def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
         SightlineError: whatever the bundle, the source or a sink finds wrong. The files hold the
             results up to then.
     """
-    source = open_source(settings.source, settings.decode_threads)
+    source = open_source(resolved(settings.source), settings.decode_threads)
     with closing(Cascade.open(settings.chosen(), settings.score_threshold)) as models:
         recorder = StageRecorder(settings.sinks.latency, described(settings, models))
         sinks = [*_sinks(settings, models.title), recorder]
@@ -94,8 +118,8 @@ def described(settings: StreamSettings, models: Cascade) -> dict[str, Any]:
     chosen = [
         {"model": m.name, "backend": m.model.backend, "precision": m.model.precision} for m in models.members
     ]
-    wanted = [model.model_dump(exclude={"name"}) for model in settings.chosen()]
-    stream = settings.model_dump(mode="json", exclude={"sinks", "model", "backend", "precision", "threads"})
+    wanted = [model.model_dump(mode="json", exclude={"name"}) for model in settings.chosen()]
+    stream = settings.model_dump(mode="json", exclude=_NOT_OF_A_STREAM) | {"source": masked(settings.source)}
     alone = chosen[0] if len(chosen) == 1 else {}
     return stream | alone | {"models": [a | b for a, b in zip(wanted, chosen, strict=True)]}
 
@@ -128,9 +152,15 @@ def _sinks(settings: StreamSettings, title: str) -> list[Sink]:
     if wanted.terminal:
         sinks.append(TerminalSink(title))
     if wanted.jsonl:
-        sinks.append(JsonlSink(wanted.jsonl))
+        sinks.append(JsonlSink(wanted.jsonl, wanted.jsonl_max_bytes, wanted.jsonl_keep))
     if wanted.video:
         sinks.append(VideoSink(wanted.video, title, settings.lossless))
+    if wanted.events:
+        sinks.append(EventsSink(wanted.events))
+    if wanted.mqtt:
+        sinks.append(MqttSink(wanted.mqtt))
+    if wanted.snapshots:
+        sinks.append(SnapshotSink(wanted.snapshots))
     return sinks
 
 

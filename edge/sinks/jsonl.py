@@ -11,13 +11,20 @@ from edge.frame import Frame
 from edge.protocols import SourceInfo
 from edge.results import FrameResult
 from edge.sinks.pending import PendingFile
+from edge.sinks.rotating import RotatingFile
 
 
 class JsonlSink:
-    """Writes to a temporary name; the file appears under its own at the end, unless it has no line.
+    """Results, one JSON object a line.
 
-    A line: `frame` (index in the stream), `image` (its name, if it has one), what the models say,
-    `stages_ms`, `age_ms` and `capture_clock` (what the age is counted from). What the models say:
+    Without `max_bytes` it writes to a temporary name; the file appears under its own at the end, unless it
+    has no line, and a full disk ends the stream with an error. With `max_bytes` it is a log for a stream
+    without end, see `RotatingFile`: lines are appended under its name, and those that the disk refuses are
+    counted while the stream goes on.
+
+    A line: `frame` (index in the stream), `camera` and `image` (their names, if they have one), what the
+    models say, `stages_ms`, `age_ms` and `capture_clock` (what the age is counted from). What the models
+    say:
 
     * one model: `model`, its name, and its fields;
     * several: `models`, an object with each one's fields by name.
@@ -25,27 +32,51 @@ class JsonlSink:
     The fields of a classifier are `label`, `score` and `index` of the best class, and `scores`; those of
     a detector `faces`, a list, best first, of `box` ([x0, y0, x1, y1] in pixels of the frame), `score`,
     `track` (the same number for the same face over time; absent while it is new) and `classes` (by the
-    name of a classifier of crops: `label` and `score`).
+    name of a classifier of crops: `label` and `score`). `held_ms` is there when the model did not see this
+    frame: its last result stands in, of a frame that is so much older.
+
+    Args:
+        max_bytes: of one part of a log; keep: full parts that stay beside the one that is written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, max_bytes: int | None = None, keep: int = 5) -> None:
+        self._path, self._max_bytes, self._keep = path, max_bytes, keep
+        self._log: RotatingFile | None = None
         self._pending: PendingFile | None = None
         self._file: IO[str] | None = None
         self._lines = 0
         self._failed = False
 
+    @property
+    def lost(self) -> int:
+        """Lines of a log that the disk refused."""
+        return self._log.lost if self._log is not None else 0
+
+    @property
+    def trouble(self) -> str:
+        """Why the disk refused a log's last line; empty when it did not."""
+        return self._log.trouble if self._log is not None else ""
+
     def open(self, source: SourceInfo) -> None:
-        """Raises InputError where the folder cannot be written."""
+        """Once for each camera; raises InputError where the folder cannot be written."""
+        if self._file is not None or (self._log is not None and self._log.is_open):
+            return
+        if self._max_bytes is not None:
+            self._log = RotatingFile(self._path, self._max_bytes, self._keep)
+            return
         self._pending = PendingFile(self._path)
         self._file = open(self._pending.path, "w", encoding="utf-8")  # noqa: SIM115  closed by close
         self._lines, self._failed = 0, False
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Append one line; raises InputError when the disk refuses it."""
+        """Append one line; raises InputError when the disk refuses it, unless it is a log."""
+        line = json.dumps(self._line(frame, result))
+        if self._log is not None:
+            self._log.write(line)
+            return
         assert self._file is not None, "open comes first"
         try:
-            self._file.write(json.dumps(self._line(frame, result)) + "\n")
+            self._file.write(line + "\n")
         except OSError as error:
             self._failed = True
             raise self._refused(error) from error
@@ -53,11 +84,14 @@ class JsonlSink:
 
     def close(self) -> None:
         """Put the file in its place; none after a failed write. Raises InputError for a full disk."""
+        if self._log is not None:
+            self._log.close()
         pending, self._pending = self._pending, None
-        if pending is None or self._file is None:
+        file, self._file = self._file, None
+        if pending is None or file is None:
             return
         try:
-            self._file.close()
+            file.close()
         except OSError as error:
             pending.discard()
             raise self._refused(error) from error
@@ -75,6 +109,7 @@ class JsonlSink:
         stages = {name: round(ms, 3) for name, ms in frame.stamps.stages_ms().items()}
         return {
             "frame": frame.index,
+            **({"camera": frame.camera} if frame.camera else {}),
             **({"image": frame.name} if frame.name else {}),
             **result.as_record(),
             "stages_ms": stages,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,88 @@ def test_each_detectors_own_threshold_goes_first(faces_bundle: Path) -> None:
     record = cascade.process(red_marker()).as_record()["models"]
     assert (len(record["blind"]["faces"]), len(record["markers"]["faces"])) == (0, 1)
     json.dumps(record)
+
+
+def stamped(capture_ms: int, camera: str = "") -> Frame:
+    frame = frame_of()
+    frame.camera, frame.stamps.capture = camera, capture_ms * 1_000_000
+    return frame
+
+
+def test_model_with_an_interval_sees_each_nth_frame_and_its_result_is_held() -> None:
+    every, third = Namer(), Namer()
+    cascade = Cascade([Member("every", every), Member("third", third, interval=3)])  # type: ignore[arg-type]
+    cascade.start(CAMERA)
+    results = [cascade.process(stamped(33 * index)) for index in range(7)]
+    assert [len(model.seen) for model in (every, third)] == [7, 3]
+    assert [result.held_ms.get("third") for result in results] == [None, 33, 66, None, 33, 66, None]
+    assert all("every" not in result.held_ms for result in results)
+    record = results[1].as_record()["models"]
+    assert record["third"]["held_ms"] == 33.0
+    assert "held_ms" not in record["every"]
+    assert record["third"]["label"] == record["every"]["label"]
+
+
+@given(st.lists(st.integers(1, 400), max_size=60), st.integers(0, 1000))
+def test_model_with_a_period_never_sees_two_frames_within_it(steps: list[int], every_ms: int) -> None:
+    seen, clock = Namer(), 1000
+    cascade = Cascade([Member("model", seen, every_s=every_ms / 1e3)])  # type: ignore[arg-type]
+    cascade.start(CAMERA)
+    looked = []
+    for step in steps:
+        clock += step
+        before = len(getattr(seen, "seen", []))
+        cascade.process(stamped(clock))
+        if len(seen.seen) > before:
+            looked.append(clock)
+        else:
+            assert clock - looked[-1] < every_ms, "it was due"
+    assert all(later - earlier >= every_ms for earlier, later in pairwise(looked))
+
+
+def test_held_faces_keep_their_classes_and_their_classifier_waits() -> None:
+    crop = Namer()
+    cascade = Cascade(
+        [
+            Member("face", Finder([[40, 30, 60, 60]]), interval=2),  # type: ignore[arg-type]
+            Member("crop", crop, "faces"),  # type: ignore[arg-type]
+        ]
+    )
+    cascade.start(CAMERA)
+    results = [cascade.process(stamped(33 * index)) for index in range(4)]
+    assert len(crop.seen) == 2
+    assert [face.classes["crop"].label for result in results for face in result.faces] == ["42x42"] * 4
+    assert [dict(result.held_ms) for result in results] == [{}, {"face": 33.0}, {}, {"face": 33.0}]
+
+
+def test_classes_of_faces_that_are_not_due_are_left_out() -> None:
+    cascade = Cascade(
+        [Member("face", Finder([[40, 30, 60, 60]])), Member("crop", Namer(), "faces", interval=2)]  # type: ignore[arg-type]
+    )
+    cascade.start(CAMERA)
+    results = [cascade.process(stamped(33 * index)) for index in range(4)]
+    assert [bool(result.faces[0].classes) for result in results] == [True, False, True, False]
+
+
+def test_each_camera_has_its_own_tracks_and_turns() -> None:
+    model = Namer()
+    cascade = Cascade([Member("face", Finder([[40, 30, 60, 60]])), Member("slow", model, interval=2)])  # type: ignore[arg-type]
+    for name in ("a", "b"):
+        cascade.start(replace(CAMERA, camera=name))
+    tracks = {"a": [], "b": []}  # type: ignore[var-annotated]
+    for index, name in enumerate("aababb"):
+        tracks[name].append(cascade.process(stamped(33 * index, name)).faces[0].track)
+    assert tracks == {"a": [None, 1, 1], "b": [None, 1, 1]}
+    assert len(model.seen) == 4
+    cascade.forget("a")
+    assert cascade.process(stamped(999, "a")).faces[0].track is None
+
+
+def test_cascade_that_takes_over_goes_on_with_the_tracks() -> None:
+    before = Cascade([Member("face", Finder([[40, 30, 60, 60]]))])  # type: ignore[arg-type]
+    before.start(replace(CAMERA, camera="a"))
+    for index in range(3):
+        before.process(stamped(index, "a"))
+    after = Cascade([Member("face", Finder([[40, 30, 60, 60]])), Member("new", Namer())])  # type: ignore[arg-type]
+    after.continue_from(before)
+    assert after.process(stamped(4, "a")).faces[0].track == 1

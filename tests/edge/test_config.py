@@ -47,13 +47,16 @@ def test_example_of_the_documentation_is_valid(tmp_path: Path) -> None:
     import edge.config
 
     assert edge.config.__doc__ is not None
-    first, _, second = edge.config.__doc__.partition("Several models")
+    first, _, rest = edge.config.__doc__.partition("Several models")
+    second, _, third = rest.partition("Several cameras")
     settings = StreamSettings.read(written(tmp_path, first.partition("\n\n")[2]))
     assert settings.sinks.latency == Path("out/latency.json")
     assert settings.seconds == 10.0
     detector, classifier = StreamSettings.read(written(tmp_path, second.partition("\n\n")[2])).chosen()
     assert (detector.bundle, detector.input, detector.backend) == ("face-320x192", "frame", "auto")
     assert (classifier.name, classifier.input, classifier.precision) == ("masks", "faces", "fp16")
+    door, yard = StreamSettings.read(written(tmp_path, third.partition("\n\n")[2])).all_cameras()
+    assert (door.name, door.max_age_ms, yard.max_age_ms, yard.interval) == ("door", 500, 200, 2)
 
 
 TWO = """
@@ -100,7 +103,7 @@ def test_without_a_word_the_shipped_models_are_taken() -> None:
         ("[sinks]\nmqtt = true", r"'sinks\.mqtt' in "),
         (
             'model = "a"\n[[models]]\nbundle = "b"',
-            r"stream.toml: take either `model` or \[\[models\]\], not both",
+            r"'model' in .*stream.toml, line 1: take either `model` or \[\[models\]\], not both",
         ),
         ('[[models]]\nbundle = "b"\ninput = "hands"', r"'models\.0\.input' in .*'frame' or 'faces'"),
         ('[[models]]\ninput = "faces"', r"'models\.0\.bundle' in .*required"),

@@ -189,6 +189,40 @@ def test_slots_are_reused_with_fresh_stamps() -> None:
     assert len(buffers) == 3
 
 
+def test_frame_whose_filling_failed_comes_again() -> None:
+    ring = Ring(slots=3, lossless=True)
+    frames = {id(ring.acquire()) for _ in range(20)}
+    assert len(frames) == 1, "slots leak"
+    ring.publish()
+    assert ring.counts() == Counts(1, 0, 0, 1)
+
+
+def test_dropped_frames_have_their_reasons() -> None:
+    ring = Ring(slots=3)
+    for _ in range(3):
+        ring.acquire()
+        ring.publish()
+    ring.acquire()
+    ring.pass_over("backlog")
+    ring.take(0)
+    ring.release(False, "stale")
+    ring.acquire()
+    ring.publish()
+    ring.close()
+    counts = ring.counts()
+    assert counts == Counts(5, 0, 5, 0)
+    assert counts.dropped_for == {"newer": 2, "backlog": 1, "stale": 1, "ended": 1}
+
+
+def test_one_who_waits_for_many_rings_is_told() -> None:
+    told: list[int] = []
+    ring = Ring(on_ready=lambda: told.append(1))
+    ring.acquire()
+    ring.publish()
+    ring.finish()
+    assert len(told) == 2
+
+
 def test_two_slots_are_too_few() -> None:
     with pytest.raises(ValueError, match="at least 3"):
         Ring(slots=2)

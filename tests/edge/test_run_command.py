@@ -149,7 +149,7 @@ def test_truncated_video_ends_with_2_and_complete_files(
         ("empty.mp4", "cannot be read as a video"),
         ("fake.png", "is not an image"),
         ("folder", "holds no images"),
-        ("rtsp://camera/1", "come with a later version"),
+        ("rtsp://viewer:secret@", "names no host"),
     ],
 )
 @pytest.mark.parametrize("subcommand", ["run", "profile"])

@@ -1,0 +1,244 @@
+"""One camera of a daemon: a thread that opens its source, fills its ring, and begins again after every loss."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from edge.backlog import Backlog, BacklogCounts, BacklogOptions
+from edge.config import CameraSettings
+from edge.frame import Frame
+from edge.protocols import Source, SourceInfo
+from edge.ring import Counts, Ring
+from edge.secret import Secrets
+
+FeederState = Literal["opening", "live", "lost", "degraded", "ended"]
+"""`lost`: its source failed and is opened again soon. `degraded`: it fails again and again. `ended`: a file."""
+
+FIRST_RETRY_S, LAST_RETRY_S = 0.25, 5.0
+JITTER = 0.25
+"""Of a retry's delay, up and down, so that many cameras do not come back at the same moment."""
+
+DEGRADED_AFTER = 3
+"""Losses in a row; one ends the row by delivering for `STEADY_S` seconds."""
+STEADY_S = 10.0
+
+_OF_CAMERA: dict[str, FeederState] = {
+    "connecting": "opening", "streaming": "live", "lost": "lost", "degraded": "degraded"
+}  # fmt: skip
+"""What a camera that reconnects by itself says of its state (`edge.camera.health`), in our words."""
+
+SLOTS = 3
+"""One frame being filled, one ready, one in the hands of the models."""
+
+
+@dataclass(frozen=True)
+class FeederHealth:
+    """How a camera is.
+
+    Attributes:
+        since_s: for how long it has been in its state.
+        reconnects: how often its source was opened again.
+        last_error: why it was lost last, without secrets; empty when it never was.
+        counts: of its ring: where its frames went.
+        backlog_ms: how long the last frame waited upstream, as far as its timestamps tell.
+        backlog: what was found of backlogs so far.
+        info: of the source as it was opened last; None before.
+        lost_before: frames that were lost before they came to the ring: in a decoder of their own.
+    """
+
+    state: FeederState
+    since_s: float
+    reconnects: int
+    last_error: str
+    counts: Counts
+    backlog_ms: float
+    backlog: BacklogCounts
+    info: SourceInfo | None
+    lost_before: int = 0
+
+
+class _Reopen(Exception):
+    """The stream is to be opened anew; the text says why."""
+
+
+class Feeder:
+    """Feeds one ring from one source, for as long as the daemon runs.
+
+    Args:
+        camera: its settings.
+        make: the source, not opened. It is made once, and opened again after each loss.
+        on_ready: called by the feeder's thread after each frame that it hands over.
+        secrets: to be taken out of error messages.
+
+    Attributes:
+        ring: where the frames are taken from.
+    """
+
+    def __init__(
+        self,
+        camera: CameraSettings,
+        make: Callable[[], Source],
+        on_ready: Callable[[], None] = lambda: None,
+        secrets: Secrets | None = None,
+    ) -> None:
+        self.camera = camera
+        self.ring = Ring(SLOTS, camera.lossless, on_ready)
+        self._make = make
+        self._secrets = secrets or Secrets()
+        self._source: Source | None = None
+        self._info: SourceInfo | None = None
+        self._backlog = Backlog(BacklogOptions(limit_ms=camera.backlog_ms))
+        self._stopping = threading.Event()
+        self._state: FeederState = "opening"
+        self._since_s = self._opened_s = time.monotonic()
+        self._opened = self._losses = self._index = 0
+        self._last_error = ""
+        self._thread = threading.Thread(target=self._run, name=f"camera {camera.name}", daemon=True)
+
+    @property
+    def info(self) -> SourceInfo | None:
+        """Of the source as it was opened last; None before."""
+        return self._info
+
+    @property
+    def ended(self) -> bool:
+        """Nothing will come any more, and all that came was taken."""
+        return self.ring.ended
+
+    def start(self) -> None:
+        """Begin to open and to read, on a thread of its own."""
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        """Make the thread end soon; harmless when called twice."""
+        self._stopping.set()
+        self.ring.close()
+        stop = getattr(self._source, "stop", None)  # of sources that can be waited for long
+        if stop is not None:
+            stop()
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread's end; False where it hangs in its source and is left behind."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def health(self) -> FeederHealth:
+        """A snapshot, from any thread."""
+        own: Any = getattr(self._source, "health", lambda: None)()  # of cameras that reconnect by themselves
+        state, error, reconnects = self._state, self._last_error, max(0, self._opened - 1)
+        since_s = time.monotonic() - self._since_s
+        if own is not None:
+            reconnects += own.reconnects
+            error = self._secrets.scrubbed(str(own.last_error or "")) or error
+            theirs = _OF_CAMERA.get(own.state, state)
+            if state in ("opening", "live") and theirs != "live":
+                state, since_s = theirs, time.monotonic() - own.since
+        return FeederHealth(
+            state=state,
+            since_s=since_s,
+            reconnects=reconnects,
+            last_error=error,
+            counts=self.ring.counts(),
+            backlog_ms=self._backlog.drift_ms,
+            backlog=self._backlog.counts,
+            info=self._info,
+            lost_before=own.dropped if own is not None else 0,
+        )
+
+    def _run(self) -> None:
+        while not self._stopping.is_set() and self._stream():
+            self._stopping.wait(self._retry_s())
+        self._be("ended")
+        self.ring.finish()
+
+    def _stream(self) -> bool:
+        """Open, read to the end or a loss, close; whether to begin again."""
+        try:
+            self._source = self._source or self._make()
+            self._read_all(self._source)
+        except Exception as error:  # whatever a driver throws: this camera is lost, the others go on
+            self._lose(str(error) or type(error).__name__)
+            return self._comes_back(after_error=True)
+        finally:
+            if self._source is not None:
+                with suppress(Exception):
+                    self._source.close()
+        if self._comes_back(after_error=False):
+            self._lose("the stream ended")
+            return True
+        return False
+
+    def _comes_back(self, after_error: bool) -> bool:
+        """What is not a file comes back, and what could not be opened yet may."""
+        if self._stopping.is_set():
+            return False
+        if self.camera.reopen is not None:
+            return self.camera.reopen or (after_error and self._info is None)
+        return self._info is None or self._info.capture_clock != "file"
+
+    def _read_all(self, source: Source) -> None:
+        """From opening to the end of the stream; raises what the source raises, and `_Reopen`."""
+        if self._losses == 0:
+            self._be("opening")
+        info = self._info = replace(source.open(), camera=self.camera.name)
+        self._opened += 1
+        self._opened_s = time.monotonic()
+        self._backlog.restart()
+        self.ring.lossless = self.camera.lossless or not info.fps
+        period_s = 1 / info.fps if info.fps and info.capture_clock == "file" else 0.0
+        period_s = 0.0 if self.camera.lossless else period_s
+        done = 0
+        while (frame := self.ring.acquire()) is not None:
+            self.ring.wait_closed(max(0.0, self._opened_s + done * period_s - time.monotonic()))
+            if not source.read(frame):
+                return
+            self._hand_over(frame)
+            done += 1
+
+    def _hand_over(self, frame: Frame) -> None:
+        self._got_one()
+        frame.camera = self.camera.name
+        frame.index, self._index = self._index, self._index + 1  # goes on where a source begins at 0 again
+        if not self._is_backlog(frame):
+            if frame.index % self.camera.interval:
+                self.ring.pass_over("interval")
+            else:
+                self.ring.publish()
+
+    def _is_backlog(self, frame: Frame) -> bool:
+        """Judge the frame by the stream's own timestamp; one of a backlog is counted and not handed over."""
+        media_ns = frame.stamps.media
+        if media_ns is None or self.ring.lossless:
+            return False
+        verdict = self._backlog.observe(media_ns, frame.stamps.capture)
+        if verdict.action == "keep":
+            return False
+        self.ring.pass_over("backlog")
+        self._last_error = verdict.reason
+        if verdict.action == "reopen":
+            raise _Reopen(verdict.reason)
+        return True
+
+    def _got_one(self) -> None:
+        if self._losses and time.monotonic() - self._opened_s >= STEADY_S:
+            self._losses = 0
+        self._be("degraded" if self._losses >= DEGRADED_AFTER else "live")
+
+    def _lose(self, reason: str) -> None:
+        self._losses += 1
+        self._last_error = self._secrets.scrubbed(reason)
+        self._be("degraded" if self._losses >= DEGRADED_AFTER else "lost")
+
+    def _be(self, state: FeederState) -> None:
+        if state != self._state:
+            self._state, self._since_s = state, time.monotonic()
+
+    def _retry_s(self) -> float:
+        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._losses - 1, 10))
+        return delay_s * (1 + JITTER * (2 * random.random() - 1))

@@ -1,0 +1,27 @@
+"""Runs a command with the lowest priority, and ends it when the program that wanted it ends.
+
+python -m edge.lowly COMMAND...
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Become COMMAND."""
+    parent = os.getppid()
+    os.nice(19)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was gone before it could be watched
+        return
+    os.execvp(sys.argv[1], sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What `sightline run` does with a configuration of cameras: serve them, or say what it would serve."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import click
+
+from edge.config import CameraSettings, StreamSettings
+from edge.daemon import Daemon
+from edge.daemon_state import DaemonState
+from edge.errors import InputError, SightlineError
+from edge.frame import Frame
+from edge.protocols import Sink, SourceInfo
+from edge.results import FrameResult
+from edge.ring import Counts
+from edge.secret import Secrets, masked
+from edge.wiring import Models, make_sinks, make_source
+
+PERIOD_S = 1.0
+
+
+class StatusLines:
+    """A sink that prints the daemon's state once a second."""
+
+    def __init__(self, state: DaemonState) -> None:
+        self._state = state
+        self._due_s = 0.0
+
+    def open(self, source: SourceInfo) -> None:
+        """Nothing to open."""
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Print, if it is time."""
+        if time.monotonic() >= self._due_s:
+            self._due_s = time.monotonic() + PERIOD_S
+            click.echo(
+                f"{self._state.status()}. {frame.camera}: {result.summary()}, {frame.stamps.age_ms:.0f} ms"
+            )
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def serve(settings: StreamSettings, reread: Callable[[], StreamSettings] | None, quiet: bool = False) -> None:
+    """Serve until Ctrl-C, SIGTERM, a limit, or the end of all cameras; SIGHUP reads the settings anew.
+
+    Raises:
+        SightlineError: as `Daemon.run`, or the page cannot be served.
+    """
+    from edge.run import ended_by_signals
+
+    state = DaemonState(settings)
+    sinks: list[tuple[str, Sink]] = []
+    if settings.sinks.terminal and not quiet:
+        sinks.append(("terminal", StatusLines(state)))
+    with ExitStack() as ending:
+        if settings.web is not None:
+            sinks.append(("page", _page(settings, state, ending)))
+        daemon = Daemon(settings, reread, state, sinks)
+        ending.enter_context(on_hangup(daemon.reload))
+        ending.enter_context(ended_by_signals(daemon.stop))
+        counts = daemon.run()
+    if not quiet:
+        click.echo(_in_words(counts))
+
+
+def _page(settings: StreamSettings, state: DaemonState, ending: ExitStack) -> Sink:
+    """Serve the page; the sink that shows it the pictures."""
+    from edge.web.live import LiveSink
+    from edge.web.server import serve as serve_page
+
+    assert settings.web is not None
+    live = LiveSink()
+    server = serve_page(state, live, settings.web, events_reader(settings))
+    ending.callback(server.stop)
+    click.echo(f"The page is at {server.url}")
+    return live
+
+
+def events_reader(settings: StreamSettings) -> Callable[[int, float | None], list[dict[str, Any]]] | None:
+    """The newest events of the database for the page; None where no events are kept."""
+    from edge.sinks.events import read_events
+
+    events = settings.sinks.events
+    if events is None:
+        return None
+
+    def newest(limit: int, before: float | None) -> list[dict[str, Any]]:
+        # Those of before a moment (seconds since 1970): the database has no such question, so more are read.
+        try:
+            found = read_events(events.path, limit=limit if before is None else 50 * limit)
+        except InputError:  # none was ever written
+            return []
+        return [event.as_record() for event in found if before is None or event.at_s < before][:limit]
+
+    return newest
+
+
+@contextmanager
+def on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    """Let SIGHUP call `reload`."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda number, frame: reload())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def check(settings: StreamSettings) -> str:
+    """What a run of these settings would do: cameras, models with their backends, and where results go.
+
+    Models are loaded and replay their golden vectors; cameras are looked up, not opened.
+
+    Raises:
+        SightlineError: a model, a source or a secret that would not do.
+    """
+    secrets, lines = Secrets(), []
+    for camera in settings.all_cameras():
+        _look_up(camera, secrets)
+        options = camera.model_dump(exclude={"name", "source"}, exclude_defaults=True, exclude_none=True)
+        lines.append(f"camera {camera.name}: {masked(camera.source)}{_listed(options)}")
+    models = Models.open(settings)
+    with closing(models.cascade):
+        for loaded in models.loaded:
+            facts = loaded.facts
+            lines.append(
+                f"model {facts.name}: {facts.backend} {facts.precision}, golden vectors within "
+                f"{facts.golden_steps:g} steps"
+            )
+            lines += [f"  refused {refusal}" for refusal in facts.refused]
+    lines += [f"sink {name}" for name, _ in make_sinks(settings.sinks, "")]
+    if settings.web is not None:
+        lines.append(f"page on {settings.web.host} port {settings.web.port}")
+    return "\n".join(lines)
+
+
+def _look_up(camera: CameraSettings, secrets: Secrets) -> None:
+    try:
+        make_source(camera, secrets)
+    except SightlineError as error:
+        raise InputError(f"The camera '{camera.name}': {secrets.scrubbed(str(error))}") from None
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return "".join(f", {name} = {value}" for name, value in options.items())
+
+
+def _in_words(counts: Counts) -> str:
+    reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.dropped_for.items()))
+    dropped = f"{counts.dropped} dropped" + (f" ({reasons})" if reasons else "")
+    return f"{counts.processed} of {counts.captured} frames, {dropped}."

@@ -1,0 +1,149 @@
+"""Events in SQLite: who appeared when, and which class stayed for how long."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from edge.errors import InputError
+from edge.frame import Frame
+from edge.protocols import SourceInfo
+from edge.results import FrameResult
+from edge.sinks.happenings import Event, EventKind, EventRules, Watch
+from edge.sinks.storage import BUSY_S, Schema, Writer
+
+SCHEMA = Schema(
+    purpose="events",
+    version=1,
+    tables="""
+    CREATE TABLE IF NOT EXISTS events (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        kind TEXT NOT NULL,
+        at_s REAL NOT NULL,
+        camera TEXT NOT NULL,
+        model TEXT NOT NULL,
+        label TEXT NOT NULL,
+        track INTEGER,
+        score REAL NOT NULL,
+        seconds REAL NOT NULL,
+        began TEXT
+    );
+    CREATE INDEX IF NOT EXISTS events_at ON events (at_s)
+    """,
+)
+
+COLUMNS = ("id", "kind", "at_s", "camera", "model", "label", "track", "score", "seconds", "began")
+_DAY_S = 86_400.0
+
+
+class EventsSettings(EventRules):
+    """`[sinks.events]`.
+
+    Attributes:
+        path: the database; it is continued where it exists.
+        max_rows: the oldest beyond it are removed.
+        max_days: older ones are removed, by the wall clock; leave it out where the clock may jump.
+    """
+
+    path: Path
+    max_rows: int = Field(default=100_000, ge=1)
+    max_days: float | None = Field(default=None, gt=0)
+
+
+class EventsSink:
+    """Writes every event as one row; committed rows survive a kill and a power cut.
+
+    An end names its beginning in `began`; a beginning without an end is still there, or was when the
+    program was killed. `read_events` reads the file, also while it is written.
+
+    Attributes:
+        stored: events on the disk; lost: events that could not be written.
+        trouble: why, for the moment; empty when all is well.
+    """
+
+    def __init__(self, settings: EventsSettings) -> None:
+        self._settings = settings
+        self._watch = Watch(settings)
+        self._writer: Writer[Event] = Writer(settings.path, SCHEMA, self._store)
+        self._opened = False
+
+    @property
+    def stored(self) -> int:
+        return self._writer.stored
+
+    @property
+    def lost(self) -> int:
+        return self._writer.lost
+
+    @property
+    def trouble(self) -> str:
+        return self._writer.trouble
+
+    def open(self, source: SourceInfo) -> None:
+        """Once for each camera; raises InputError where the database cannot be used."""
+        if not self._opened:
+            self._writer.open()
+            self._opened = True
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Hand what began or ended to the database's thread; never waits for the disk."""
+        for event in self._watch.update(frame, result):
+            self._writer.put(event)
+
+    def close(self) -> None:
+        """End what is still there, and commit."""
+        if self._opened:
+            self._opened = False
+            self._writer.close(last=self._watch.finish())
+
+    def _store(self, connection: sqlite3.Connection, events: Sequence[Event]) -> int:
+        columns, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
+        connection.executemany(
+            f"INSERT OR IGNORE INTO events ({columns}) VALUES ({marks})",
+            [tuple(getattr(event, name) for name in COLUMNS) for event in events],
+        )
+        connection.execute(
+            "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (self._settings.max_rows,)
+        )
+        if self._settings.max_days is not None:
+            oldest_s = time.time() - self._settings.max_days * _DAY_S
+            connection.execute("DELETE FROM events WHERE at_s < ?", (oldest_s,))
+        return 0  # to forget what is old is no loss
+
+
+def read_events(
+    path: Path,
+    camera: str | None = None,
+    kind: EventKind | None = None,
+    label: str | None = None,
+    since_s: float = 0.0,
+    limit: int = 100,
+) -> list[Event]:
+    """The newest events of a database, newest first; of what is None, all.
+
+    Args:
+        since_s: seconds since 1970; limit: how many at most.
+
+    Raises:
+        InputError: there is no such file, or it holds no events.
+    """
+    wanted = {"camera": camera, "kind": kind, "label": label}
+    conditions = [f"{name} = :{name}" for name, value in wanted.items() if value is not None]
+    where = " AND ".join(["at_s >= :since_s", *conditions])
+    query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE {where} ORDER BY seq DESC LIMIT :limit"
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_S, uri=True)
+        try:
+            rows = connection.execute(query, wanted | {"since_s": since_s, "limit": limit}).fetchall()
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise InputError(
+            f"{path} cannot be read as a database of events: {error}. Expected the `path` of [sinks.events]."
+        ) from error
+    return [Event(**dict(zip(COLUMNS, row, strict=True))) for row in rows]

@@ -1,0 +1,104 @@
+"""A log of lines that goes on for months: cut into parts of a size, the oldest of which are removed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from edge.errors import InputError
+
+_BLOCK = 1 << 16
+
+
+class RotatingFile:
+    """Appends whole lines to `path`; a full part becomes `path.1`, what was `path.1` becomes `path.2`.
+
+    A line is on the file as soon as it is written, so that others can follow it. After a kill in the
+    middle of a line, the next run cuts its beginning off.
+
+    Args:
+        max_bytes: of a part; a longer line has one of its own.
+        keep: full parts that stay.
+
+    Attributes:
+        lost: lines that the disk refused.
+        trouble: why it refused the last one; empty when it did not.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
+        """Raises InputError where the file cannot be written."""
+        self._path, self._max_bytes, self._keep = path, max_bytes, keep
+        self._handle, self._size, self._closed = -1, 0, False
+        self.lost = 0
+        self.trouble = ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._open()
+        except OSError as error:
+            raise InputError(
+                f"Cannot write {path}: {error.strerror}. Choose a file in a folder that you may write to."
+            ) from error
+
+    @property
+    def is_open(self) -> bool:
+        """Between the beginning and `close`; also while the disk is full."""
+        return not self._closed
+
+    def write(self, line: str) -> None:
+        """Append a line, given without its end; counted as lost where the disk refuses it."""
+        content = line.encode() + b"\n"
+        try:
+            if self._handle < 0 or (self._size and self._size + len(content) > self._max_bytes):
+                self._next_part()
+            self._append(content)
+            self.trouble = ""
+        except OSError as error:
+            self.lost += 1
+            self.trouble = f"{self._path} cannot be written: {error.strerror}"
+
+    def close(self) -> None:
+        """No more lines; harmless when called twice."""
+        self._closed = True
+        self._release()
+
+    def _release(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
+    def _append(self, content: bytes) -> None:
+        written = os.write(self._handle, content)
+        if written < len(content):
+            os.ftruncate(self._handle, self._size)  # a full disk takes a part of it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += written
+
+    def _open(self) -> None:
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._size = _end_of_last_line(self._handle)
+        os.ftruncate(self._handle, self._size)
+
+    def _next_part(self) -> None:
+        if self._handle >= 0:
+            self._release()
+            self._part(self._keep).unlink(missing_ok=True)
+            for number in range(self._keep - 1, -1, -1):
+                if self._part(number).exists():
+                    os.replace(self._part(number), self._part(number + 1))
+        self._open()
+
+    def _part(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+
+def _end_of_last_line(handle: int) -> int:
+    """Where the last whole line of a file ends, in bytes from its beginning."""
+    end = os.fstat(handle).st_size
+    while end > 0:
+        begin = max(0, end - _BLOCK)
+        found = os.pread(handle, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0

@@ -1,0 +1,200 @@
+"""SQLite for months on a device: whole after a kill, bounded, and never in the way of the stream.
+
+Write-ahead log with `synchronous=FULL`: a committed row survives SIGKILL and a power cut. Commits wait
+for the disk, so they are made by a thread of their own.
+"""
+
+from __future__ import annotations
+
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from edge.errors import InputError
+
+BUSY_S = 5.0
+"""How long a commit waits for another process that writes to the same file."""
+
+RETRY_S = 0.5
+"""After a failed commit, a full disk for example."""
+
+BATCH = 500
+"""Rows of one transaction at most."""
+
+LOG_BYTES = 4 << 20
+"""To which the write-ahead log is cut back after a checkpoint."""
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The tables of a database file.
+
+    Attributes:
+        version: of `tables`, kept in the file; one with a newer version is refused.
+        tables: SQL that makes them where they are not there yet. `IF NOT EXISTS`, for two threads or
+            processes may open a new file at once.
+    """
+
+    purpose: str
+    version: int
+    tables: str
+
+
+def connect(path: Path, schema: Schema) -> sqlite3.Connection:
+    """Open a database for writing, made if it is not there; every statement commits by itself.
+
+    Raises:
+        InputError: it cannot be written, is no SQLite database, is damaged, or has a newer schema.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)
+        try:
+            _prepare(connection, schema)
+        except BaseException:
+            connection.close()
+            raise
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(
+            f"{path} cannot be used for {schema.purpose}: {error}. Expected an SQLite database of this "
+            "Sightline, or a path where one can be made. Move a damaged or foreign file away, free some "
+            "space, or choose another path."
+        ) from error
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, schema: Schema) -> None:
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > schema.version:
+        raise sqlite3.DatabaseError(f"it has schema {version}, this Sightline knows {schema.version}")
+    if version < schema.version:
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {schema.tables}; PRAGMA user_version={schema.version}; COMMIT"
+        )
+
+
+class Writer(Generic[Row]):
+    """A thread that commits rows in the order in which they come.
+
+    A commit that fails (disk full) is tried again twice a second; meanwhile rows wait in memory, and
+    those beyond `backlog` are lost and counted. So the stream goes on, and nothing is lost by a disk that
+    is full for a moment.
+
+    Args:
+        store: called in a transaction, puts rows into the tables; returns how many older rows it had to
+            give up to keep the database bounded, if that is a loss.
+
+    Attributes:
+        stored: rows that are on the disk for certain.
+        lost: rows that are not, or were given up.
+        trouble: why the last commit failed; empty when it did not.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: Schema,
+        store: Callable[[sqlite3.Connection, Sequence[Row]], int],
+        backlog: int = 1000,
+    ) -> None:
+        self._path, self._schema, self._store = path, schema, store
+        self._queue: queue.Queue[Row] = queue.Queue(backlog)
+        self._ending = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.stored = 0
+        self.lost = 0
+        self.trouble = ""
+
+    def open(self) -> None:
+        """Raises InputError where the database cannot be used."""
+        connect(self._path, self._schema).close()
+        self._ending.clear()
+        self._thread = threading.Thread(target=self._run, name="database", daemon=True)
+        self._thread.start()
+
+    def put(self, row: Row) -> None:
+        """Hand a row over; never waits. It is counted as lost where the backlog is full."""
+        try:
+            self._queue.put_nowait(row)
+        except queue.Full:
+            self.lost += 1
+
+    def close(self, last: Sequence[Row] = (), timeout_s: float = 2.0) -> None:
+        """Commit what waits, and the `last` rows; what cannot be committed now is lost and counted."""
+        if self._thread is None:
+            return
+        deadline_s = time.monotonic() + timeout_s
+        for row in last:  # these may be more than the backlog
+            try:
+                self._queue.put(row, timeout=0.0 if self.trouble else max(0.0, deadline_s - time.monotonic()))
+            except queue.Full:
+                self.lost += 1
+        self._ending.set()
+        self._thread.join(max(0.1, deadline_s - time.monotonic()))
+        if self._thread.is_alive():  # the disk does not answer
+            self.lost += self._queue.qsize()
+        self._thread = None
+
+    def _run(self) -> None:
+        connection: sqlite3.Connection | None = None
+        batch: list[Row] = []
+        while batch or not (self._ending.is_set() and self._queue.empty()):
+            batch = batch or self._next()
+            last_attempt = self._ending.is_set()
+            try:
+                connection = connection or connect(self._path, self._schema)
+                if batch:
+                    self._commit(connection, batch)
+                self.trouble, batch = "", []
+            except (sqlite3.Error, InputError) as error:
+                self.trouble = str(error)
+                _close(connection)
+                connection = None
+                if last_attempt:
+                    self._give_up(batch)
+                    break
+                self._ending.wait(RETRY_S)
+        _close(connection)
+
+    def _next(self) -> list[Row]:
+        """The rows that wait, or after a moment none."""
+        try:
+            rows = [self._queue.get(timeout=0.1)]
+        except queue.Empty:
+            return []
+        while len(rows) < BATCH and not self._queue.empty():
+            rows.append(self._queue.get_nowait())  # there is no other consumer
+        return rows
+
+    def _commit(self, connection: sqlite3.Connection, batch: Sequence[Row]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            given_up = self._store(connection, batch)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        self.lost += given_up
+        self.stored += len(batch)
+
+    def _give_up(self, batch: Sequence[Row]) -> None:
+        self.lost += len(batch)
+        while not self._queue.empty():
+            self._queue.get_nowait()
+            self.lost += 1
+
+
+def _close(connection: sqlite3.Connection | None) -> None:
+    if connection is not None:
+        connection.close()

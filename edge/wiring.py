@@ -1,0 +1,175 @@
+"""What a daemon's settings stand for: its models on their backends, its sources and its sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.backends import serve
+from edge.bundle import Bundle
+from edge.cascade import Cascade, Member, check_threshold, member_of, threshold_of
+from edge.config import CameraSettings, ModelSettings, SinkSettings, StreamSettings
+from edge.daemon_state import ModelFacts
+from edge.frame import Frame
+from edge.model import Model
+from edge.profiler import StageRecorder
+from edge.protocols import Sink, Source, SourceInfo
+from edge.results import FrameResult
+from edge.secret import Secrets
+from edge.sinks.events import EventsSink
+from edge.sinks.jsonl import JsonlSink
+from edge.sinks.mqtt import MqttSink
+from edge.sinks.snapshots import SnapshotSink
+from edge.sinks.video import VideoSink
+from edge.sources import open_source
+
+
+def make_source(camera: CameraSettings, secrets: Secrets) -> Source:
+    """A camera's source, not opened; raises SourceError where there is none, InputError for a secret."""
+    return open_source(secrets.resolve(camera.source), camera.decode_threads, keep_trying=True)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that serves, and what it was made from; `facts` are those of the moment it was loaded."""
+
+    settings: ModelSettings
+    bundle: Bundle
+    member: Member
+    facts: ModelFacts
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a daemon, in order, and the cascade of them."""
+
+    loaded: tuple[Loaded, ...]
+    cascade: Cascade
+
+    @classmethod
+    def open(cls, settings: StreamSettings, before: Models | None = None) -> Models:
+        """Load what is not loaded yet; models of `before` that have not changed are taken over.
+
+        Raises:
+            SightlineError: no backend of a model can run, or all compute something else than was proven;
+                the message names the model. What was loaded is closed again, and `before` serves on.
+        """
+        known = before.loaded if before is not None else ()
+        with ExitStack() as on_error:
+            loaded = []
+            for wanted in settings.chosen():
+                bundle = Bundle.open(wanted.bundle)
+                threshold = threshold_of(wanted, bundle, settings.score_threshold)
+                decided = wanted.model_copy(update={"score_threshold": threshold})
+                kept = _find(known, decided, bundle)
+                loaded.append(kept or _load(decided, bundle))
+                if kept is None:
+                    on_error.callback(loaded[-1].member.model.close)
+            members = [model.member for model in loaded]
+            check_threshold(members, settings.score_threshold)
+            cascade = Cascade(members)
+            on_error.pop_all()
+        return cls(tuple(loaded), cascade)
+
+    def close_all_but(self, others: Models | None = None) -> None:
+        """Close the models that are not among `others`."""
+        kept = [id(model) for model in others.loaded] if others is not None else []
+        for model in self.loaded:
+            if id(model) not in kept:
+                model.member.model.close()
+
+
+def _find(known: Sequence[Loaded], settings: ModelSettings, bundle: Bundle) -> Loaded | None:
+    """The one with the same settings, of a bundle that has not changed since."""
+    same = (m for m in known if m.settings == settings and m.bundle.manifest == bundle.manifest)
+    return next(same, None)
+
+
+def _load(settings: ModelSettings, bundle: Bundle) -> Loaded:
+    serving = serve(bundle, settings.backend, settings.precision, settings.threads)
+    model = Model.of(
+        bundle, serving.backend, serving.precision, lambda: serving.runner, settings.score_threshold
+    )
+    member = member_of(settings, model)
+    refused = tuple(str(refusal) for refusal in serving.refused)
+    facts = ModelFacts(
+        member.name,
+        settings.bundle,
+        serving.backend,
+        serving.precision,
+        refused,
+        golden_steps=round(serving.golden_steps, 3),
+    )
+    return Loaded(settings, bundle, member, facts)
+
+
+class OnceForAll:
+    """A sink that knows nothing of cameras, for all of them: it is opened with the first one."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._opened = False
+
+    def open(self, source: SourceInfo) -> None:
+        """Opens the sink, the first time."""
+        if not self._opened:
+            self._sink.open(source)
+            self._opened = True
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Pass it on."""
+        self._sink.write(frame, result)
+
+    def close(self) -> None:
+        """Close the sink."""
+        if self._opened:
+            self._opened = False
+            self._sink.close()
+
+
+class VideoOfEach:
+    """A video file for each camera, with its name: `demo.mp4` becomes `demo-door.mp4`."""
+
+    def __init__(self, path: Path, title: str) -> None:
+        self._path, self._title = path, title
+        self._sinks: dict[str, VideoSink] = {}
+
+    def open(self, source: SourceInfo) -> None:
+        """Begin the camera's file, unless it has one."""
+        if source.camera in self._sinks:
+            return
+        path = self._path.with_stem(f"{self._path.stem}-{source.camera}")
+        sink = VideoSink(path, f"{source.camera}  {self._title}")
+        sink.open(source)
+        self._sinks[source.camera] = sink
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Into the camera's file."""
+        if frame.camera in self._sinks:
+            self._sinks[frame.camera].write(frame, result)
+
+    def close(self) -> None:
+        """Finish all files, even when one of them cannot be."""
+        with ExitStack() as closing:
+            while self._sinks:
+                closing.callback(self._sinks.popitem()[1].close)
+
+
+def make_sinks(settings: SinkSettings, title: str) -> list[tuple[str, Sink]]:
+    """The sinks that are asked for, with their names; each may be opened once for each camera."""
+    sinks: list[tuple[str, Sink]] = []
+    if settings.events:
+        sinks.append(("events", EventsSink(settings.events)))
+    if settings.mqtt:
+        sinks.append(("mqtt", MqttSink(settings.mqtt)))
+    if settings.snapshots:
+        sinks.append(("snapshots", SnapshotSink(settings.snapshots)))
+    if settings.jsonl:
+        sinks.append(("jsonl", JsonlSink(settings.jsonl, settings.jsonl_max_bytes, settings.jsonl_keep)))
+    if settings.video:
+        sinks.append(("video", VideoOfEach(settings.video, title)))
+    if settings.latency:
+        sinks.append(("latency", OnceForAll(StageRecorder(settings.latency))))
+    return sinks

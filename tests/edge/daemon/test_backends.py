@@ -1,0 +1,172 @@
+"""Which backend serves, why others do not, and the change to a better one that is built meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from daemon_stage import Camera, Collector, cameras
+
+from edge.backends import ORDER, candidates, serve
+from edge.bundle import SHIPPED, Bundle
+from edge.config import ModelTable, StreamSettings
+from edge.daemon import Daemon
+from edge.errors import CheckFailed, InputError
+from edge.frame import Frame
+from edge.upgrade import Job, Switch, Upgrade, Upgrader, missing_plan
+
+NAME = "cifar10-convnetjs"
+SLEEP = (sys.executable, "-c", "import sys, time; time.sleep(float(sys.argv[1]))")
+
+
+def tampered(folder: Path, *keys: str) -> Bundle:
+    """A copy of a shipped bundle whose golden outputs of these artefacts are others."""
+    shutil.copytree(SHIPPED / NAME, folder)
+    with np.load(folder / "golden.npz") as arrays:
+        vectors = {name: a + 1000 * name.startswith(keys) for name, a in arrays.items()}
+    np.savez(folder / "golden.npz", **vectors)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["golden"]["sha256"] = hashlib.sha256((folder / "golden.npz").read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return Bundle.open(folder)
+
+
+def test_every_backend_is_tried_in_order_and_the_refused_ones_say_why() -> None:
+    serving = serve(Bundle.open(NAME))
+    serving.runner.close()
+    refused = {refusal.backend: refusal.reason for refusal in serving.refused}
+    assert list(refused) == list(ORDER[: ORDER.index(serving.backend)])
+    assert all(refused.values())
+    if serving.backend == "tflite":
+        assert "GPU" in refused["tensorrt"]
+        assert "CUDAExecutionProvider" in refused["onnx-cuda"]
+    assert serving.golden_steps <= 3
+
+
+def test_backend_that_computes_something_else_is_passed_over_and_named(tmp_path: Path) -> None:
+    serving = serve(tampered(tmp_path / "b", "tflite."))
+    serving.runner.close()
+    assert serving.backend == "onnx"
+    assert str(serving.refused[-1]).startswith("tflite int8: Golden vectors: tflite int8 differs by")
+
+
+def test_model_whose_every_backend_is_wrong_is_refused_by_name(tmp_path: Path) -> None:
+    bundle = tampered(tmp_path / "b", "tflite.", "onnx.")
+    with pytest.raises(CheckFailed, match=f"model {NAME} .* runs on no backend here") as raised:
+        serve(bundle)
+    assert "  tflite int8: Golden" in str(raised.value)
+    assert "  onnx int8: Golden" in str(raised.value)
+
+
+def test_only_the_backend_that_was_asked_for_is_tried(faces_bundle: Path) -> None:
+    serving = serve(Bundle.open(NAME), "onnx", "fp16")
+    serving.runner.close()
+    assert (serving.backend, serving.precision, serving.refused) == ("onnx", "fp16", ())
+    with pytest.raises(InputError, match="the bundle holds no tflite artefact of fp16"):
+        serve(Bundle.open(NAME), "tflite", "fp16")
+    with pytest.raises(InputError, match="Unknown backend 'abacus'"):
+        serve(Bundle.open(NAME), "abacus")
+    with pytest.raises(InputError, match="holds no golden vectors"):
+        serve(Bundle.open(faces_bundle))
+
+
+def test_cuda_prefers_halves() -> None:
+    wanted = dict(candidates(Bundle.open(NAME)))
+    assert wanted == {"tensorrt": "int8", "onnx-cuda": "fp16", "tflite": "int8", "onnx": "int8"}
+
+
+def ended(upgrader: Upgrader, woken: threading.Event) -> Switch:
+    assert woken.wait(20)
+    switch = upgrader.take()
+    assert switch is not None
+    return switch
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("raise SystemExit('out of memory')", "exit code 1: out of memory"),
+        ("import os; os.abort()", "exit code -6"),
+    ],
+)
+def test_builder_that_fails_says_why(code: str, reason: str) -> None:
+    woken = threading.Event()
+    upgrader = Upgrader(woken.set)
+    upgrade = Upgrade("onnx", "int8", (sys.executable, "-c", code))
+    upgrader.start(Job("model", Bundle.open(NAME), upgrade))
+    switch = ended(upgrader, woken)
+    assert switch.runner is None
+    assert reason in switch.reason
+    upgrader.stop()
+
+
+def test_builder_runs_with_the_lowest_priority_and_ends_with_us(tmp_path: Path) -> None:
+    code = "import os, time; open('{}', 'w').write(f'{{os.getpid()}} {{os.nice(0)}}'); time.sleep(60)"
+    code = code.replace("{}", str(tmp_path / "pid")).replace("{{", "{").replace("}}", "}")
+    upgrader = Upgrader()
+    upgrader.start(Job("model", Bundle.open(NAME), Upgrade("onnx", "int8", (sys.executable, "-c", code))))
+    end_s = time.monotonic() + 20
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    pid, nice = map(int, (tmp_path / "pid").read_text().split())
+    begin_s = time.monotonic()
+    upgrader.stop()
+    assert time.monotonic() - begin_s < 1.5
+    assert nice == 19
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_what_was_built_is_proven_before_it_serves(tmp_path: Path) -> None:
+    woken = threading.Event()
+    upgrader = Upgrader(woken.set)
+    upgrade = Upgrade("onnx", "int8", (*SLEEP, "0"))
+    upgrader.start(Job("model", tampered(tmp_path / "b", "onnx."), upgrade))
+    switch = ended(upgrader, woken)
+    assert switch.runner is None
+    assert "Golden vectors: onnx int8 differs" in switch.reason
+
+
+def test_no_plan_is_missing_where_none_could_run() -> None:
+    """On a machine without a GPU; with one there is a plan to build."""
+    upgrade = missing_plan(Bundle.open(NAME))
+    assert upgrade is None or upgrade.command[1:4] == ("-m", "sightline", "build")
+
+
+@pytest.mark.parametrize("build_s", [1, pytest.param(60, marks=pytest.mark.slow)])
+def test_serving_begins_at_once_and_the_change_loses_no_frame(build_s: int) -> None:
+    """LiteRT serves while something takes its time to build; then ONNX Runtime goes on in its place."""
+    sink, backends, begin_s = Collector(), [], time.monotonic()
+    settings = StreamSettings(cameras=cameras("door", lossless=True), models=(ModelTable(bundle=NAME),))
+    first_s: list[float] = []
+
+    def note(frame: Frame) -> None:
+        first_s.append(time.monotonic() - begin_s)
+        backends.append(daemon.state.model(NAME).backend)
+        if backends.count("onnx") == 20 or first_s[-1] > build_s + 60:
+            daemon.stop()
+
+    sink.on_write = note
+    daemon = Daemon(
+        settings,
+        more_sinks=[("collector", sink)],
+        find_upgrade=lambda bundle, precision: Upgrade("onnx", "int8", (*SLEEP, str(build_s))),
+        make_source=lambda camera, secrets: Camera(fps=40),
+    )
+    counts = daemon.run()
+    assert sink.indices["door"] == list(range(counts.processed)), "the change lost a frame"
+    assert set(counts.dropped_for) <= {"ended"}
+    assert (backends[0], backends[-1]) == ("tflite", "onnx")
+    assert backends == sorted(backends, reverse=True), "it went to and fro"
+    assert first_s[0] < build_s, "it waited for the build"
+    assert first_s[backends.index("onnx")] > build_s
+    facts = daemon.state.model(NAME)
+    assert (facts.switches, facts.building, facts.backend) == (1, "", "onnx")
+    print(f"first result after {first_s[0]:.2f} s, the change after {len(backends) - 20} frames")

@@ -1,0 +1,159 @@
+"""`sightline run CONFIG` with cameras, as a process of its own: check, reload, signals, the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sightline
+from edge.config import StreamSettings
+from edge.run_daemon import check
+
+ROOT = Path(sightline.__file__).parent
+ONE = '[[cameras]]\nname = "door"\nsource = "demo://?width=160&height=90"\n'
+TWO = ONE + '[[cameras]]\nname = "yard"\nsource = "demo://?width=160&height=90&fps=15"\n'
+MODEL = 'build_plans = false\nmodel = "cifar10-convnetjs"\n'
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts `sightline run CONFIG`; the process is killed with the test."""
+    made: list[subprocess.Popen[str]] = []
+
+    def run(text: str, **environment: str) -> subprocess.Popen[str]:
+        (tmp_path / "run.toml").write_text(text)
+        made.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "sightline", "run", str(tmp_path / "run.toml")],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **environment},
+            )
+        )  # fmt: skip
+        return made[-1]
+
+    yield run
+    for process in made:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def until_line(process: subprocess.Popen[str], text: str) -> str:
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if text in line:
+            return line
+    raise AssertionError(f"no '{text}' in {seen} {process.communicate()}")
+
+
+def read(tmp_path: Path, text: str) -> StreamSettings:
+    (tmp_path / "checked.toml").write_text(text)
+    return StreamSettings.read(tmp_path / "checked.toml")
+
+
+def test_check_says_what_would_run(command: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(
+        MODEL + TWO + f'[sinks]\njsonl = "{tmp_path}/r.jsonl"\n[web]\nport = 8123\n'
+    )
+    ended = command("run", "--check", tmp_path / "run.toml")
+    assert (ended.code, ended.err) == (0, "")
+    for text in ("camera door: demo://", "model cifar10-convnetjs: ", "golden vectors within", "sink jsonl",
+                 "page on 127.0.0.1 port 8123"):  # fmt: skip
+        assert text in ended.out, text
+    assert not (tmp_path / "r.jsonl").exists()
+
+
+def test_check_names_the_camera_that_is_wrong(tmp_path: Path) -> None:
+    settings = read(tmp_path, MODEL + ONE + '[[cameras]]\nname = "gone"\nsource = "/nowhere.mp4"\n')
+    with pytest.raises(Exception, match="The camera 'gone': No such source"):
+        check(settings)
+
+
+def test_check_of_a_wrong_file_ends_with_2(command: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(ONE + "sorce = 'x'\n")
+    ended = command("run", "--check", tmp_path / "run.toml")
+    assert ended.code == 2
+    assert "line 4" in ended.err
+    assert "nearest key is 'source'" in ended.err
+
+
+def test_cameras_go_into_the_results_and_the_videos(start: Start, tmp_path: Path) -> None:
+    process = start("frames = 30\n" + MODEL + TWO + '[sinks]\njsonl = "r.jsonl"\nvideo = "v.mp4"\n')
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, ""), out
+    results = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    assert len(results) == 30
+    assert {result["camera"] for result in results} == {"door", "yard"}
+    assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["v-door.mp4", "v-yard.mp4"]
+
+
+def test_sigterm_ends_it_within_a_second_with_whole_files(start: Start, tmp_path: Path) -> None:
+    process = start(MODEL + TWO + '[sinks]\njsonl = "r.jsonl"\n')
+    until_line(process, "2 of 2 cameras live")
+    begin_s = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    took_s = time.monotonic() - begin_s
+    assert (process.returncode, err) == (0, "")
+    assert took_s < 10, "0.2 s on an idle machine; this one is very busy, or it waits for something"
+    lines = (tmp_path / "r.jsonl").read_text().splitlines()
+    assert f"{len(lines)} of " in out
+
+
+def test_sighup_takes_a_new_config_and_refuses_a_wrong_one(start: Start, tmp_path: Path) -> None:
+    process = start(MODEL + ONE)
+    until_line(process, "1 of 1 cameras live")
+    (tmp_path / "run.toml").write_text("nonsense")
+    process.send_signal(signal.SIGHUP)
+    until_line(process, "1 of 1 cameras live")
+    (tmp_path / "run.toml").write_text(MODEL + TWO)
+    process.send_signal(signal.SIGHUP)
+    until_line(process, "2 of 2 cameras live")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+
+
+def test_systemd_hears_that_it_is_ready_gets_on_and_ends(start: Start, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        listener.settimeout(30)
+        process = start(MODEL + ONE, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="400000")
+        assert listener.recv(999).startswith(b"READY=1\nSTATUS=")
+        heard = {listener.recv(999).split(b"=")[0] for _ in range(4)}
+        assert b"WATCHDOG" in heard
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        last = b""
+        listener.settimeout(1)
+        while last != b"STOPPING=1":
+            last = listener.recv(999)
+
+
+def test_page_shows_the_cameras(start: Start) -> None:
+    pytest.importorskip("uvicorn", reason="the extra `web` is not installed: no page was served")
+    process = start(MODEL + TWO + "[web]\nport = 0\n")
+    url = until_line(process, "The page is at").split()[-1]
+    until_line(process, "2 of 2 cameras live")
+    with urllib.request.urlopen(url + "readyz", timeout=10) as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(url + "metrics", timeout=10) as answer:
+        metrics = answer.read().decode()
+    assert re.search(r'camera="yard"', metrics)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
