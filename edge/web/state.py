@@ -1,0 +1,170 @@
+"""The door between the daemon and its page: what the page wants to know, and in which shape.
+
+The page only asks. It reads one snapshot, keeps what is named here and drops everything else, so that
+a field that somebody adds to the daemon (an address with a password in it) does not leave the machine
+by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from edge.secret import MASK, masked_in_text
+
+_SECRET_KEY = re.compile(r"pass|secret|token|credential|api_?key|auth", re.IGNORECASE)
+
+LIVE = "live"
+"""The state of a camera in which results come; else it is `opening`, `lost`, `degraded` or `ended`."""
+
+SNAPSHOT_AGE_S = 0.5
+"""How long a snapshot serves: many viewers cost the daemon no more than one."""
+
+EventsReader = Callable[[int, "float | None"], list[dict[str, Any]]]
+"""`events(limit, before)`: the newest first, those of before `before` (`at_s`, seconds since 1970) unless None."""
+
+
+class State(Protocol):
+    """What the page reads from: the daemon, or anything that streams."""
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """The present state in the shape of `Snapshot`. Called from the web server's thread, often."""
+
+
+def masked(value: Any, key: str = "") -> Any:
+    """A tree of mappings, lists and scalars for display: secrets by key or inside a URI become `***`.
+
+    A key that ends in `_file` names a file, not what is in it, and stays.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): masked(part, str(name)) for name, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [masked(part, key) for part in value]
+    if value is None or isinstance(value, bool):
+        return value
+    if _SECRET_KEY.search(key) and not key.endswith("_file"):
+        return MASK
+    return value if isinstance(value, int | float) else masked_in_text(str(value))
+
+
+MaskedText = Annotated[str, BeforeValidator(lambda value: masked_in_text(str(value)))]
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class CameraView(_View):
+    """One camera."""
+
+    name: str
+    source: MaskedText = ""
+    state: MaskedText = Field(description="`live` while results come; else what it waits for.")
+    since_s: float = Field(default=0.0, description="For how long it has been in this state.")
+    reconnects: int = Field(default=0, ge=0)
+    last_error: MaskedText | None = None
+    captured: int = Field(default=0, ge=0, description="Frames: captured = processed + dropped + in flight.")
+    processed: int = Field(default=0, ge=0)
+    dropped: int = Field(default=0, ge=0)
+    in_flight: int = Field(default=0, ge=0)
+    dropped_for: dict[str, int] = Field(default={}, description="The dropped ones by reason.")
+    backlog: dict[str, float] = Field(
+        default={}, description="What waited upstream, and what was lost of it."
+    )
+    width: int = Field(default=0, ge=0, description="Pixels; 0 before the first frame.")
+    height: int = Field(default=0, ge=0)
+    fps: float = Field(default=0.0, ge=0, description="Results a second.")
+    last_result: MaskedText | None = None
+    age_ms: float | None = Field(default=None, description="From capture to publication, of the last frame.")
+    last: dict[str, Any] | None = Field(default=None, description="The last result, as in the JSONL file.")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether results come."""
+        return self.state == LIVE
+
+
+class ModelView(_View):
+    """One model and the backend it runs on."""
+
+    name: str
+    backend: str
+    precision: str
+    refused: list[MaskedText] = Field(
+        default=[], description="Backends that were not taken, each with the reason."
+    )
+    building: str = Field(default="", description="What is being built while another backend serves.")
+    golden_steps: float = Field(default=0.0, description="Distance from the golden vectors, in int8 steps.")
+
+
+class SinkView(_View):
+    """One place that results go to."""
+
+    name: str
+    lost: int = Field(default=0, ge=0, description="Results or events that it did not take.")
+    last_error: MaskedText = ""
+
+
+class Percentiles(_View):
+    """Of a duration in milliseconds; null where there were too few frames to tell."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    p99_9: float | None = None
+    max: float | None = None
+
+
+class Latency(_View):
+    """Of one camera: by stage in their order, `age` being the whole, and each model's part of them."""
+
+    n: int = Field(default=0, ge=0, description="Frames counted.")
+    stages: dict[str, Percentiles] = {}
+    models: dict[str, dict[str, Percentiles]] = {}
+
+
+class Snapshot(_View):
+    """Everything that the page shows of a moment, but events and pictures."""
+
+    uptime_s: float = Field(ge=0)
+    version: str
+    cameras: list[CameraView] = []
+    models: list[ModelView] = []
+    latency: dict[str, Latency] = Field(default={}, description="By camera.")
+    sinks: list[SinkView] = []
+    settings: Annotated[dict[str, Any], BeforeValidator(masked)] = Field(
+        default={}, description="As configured, secrets masked."
+    )
+    device: Annotated[dict[str, Any], BeforeValidator(masked)] = Field(
+        default={}, description="Facts of the machine."
+    )
+
+    @property
+    def ready(self) -> bool:
+        """A model is loaded, and results come from one camera at least."""
+        return bool(self.models) and any(camera.is_live for camera in self.cameras)
+
+
+class Snapshots:
+    """The state's snapshots, each kept for a moment. Safe to use from several threads."""
+
+    def __init__(self, state: State, age_s: float = SNAPSHOT_AGE_S) -> None:
+        self._state = state
+        self._age_s = age_s
+        self._lock = threading.Lock()
+        self._taken_s = float("-inf")
+        self._kept: Snapshot | None = None
+
+    def newest(self) -> Snapshot:
+        """The kept one, or a new one where it is too old. Raises whatever the state raises."""
+        with self._lock:
+            now_s = time.monotonic()
+            if self._kept is None or now_s - self._taken_s > self._age_s:
+                self._kept = Snapshot.model_validate(self._state.snapshot())
+                self._taken_s = now_s
+            return self._kept
