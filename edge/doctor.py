@@ -11,33 +11,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import click
 
 from edge.bundle import Bundle, shipped
+from edge.device import look_at_device
 from edge.errors import CheckFailed, MissingPackageError, SightlineError
 from edge.files import write_text
+from edge.finding import Finding, State
 from edge.machine import Jetson, Machine, this_machine
 
-State = Literal["ok", "absent", "problem"]
 COLOUR: dict[State, str] = {"ok": "green", "absent": "yellow", "problem": "red"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report.
-
-    Attributes:
-        state: `absent` is no fault: not everything is needed everywhere; `problem` is one.
-        found: version, model or what went wrong.
-        fix: what to do, empty where there is nothing to do.
-    """
-
-    part: str
-    state: State
-    found: str
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,10 +40,18 @@ class Package:
 
 
 _AGAIN = "in Sightline's folder: pip install ."
+_WEB = "in Sightline's folder: pip install '.[web]'"
 LITERT = Package("LiteRT", ("ai_edge_litert.interpreter", "tflite_runtime.interpreter"), _AGAIN)
 ONNX_RUNTIME = Package("ONNX Runtime", ("onnxruntime",), "in Sightline's folder: pip install '.[onnx]'")
 OPENCV = Package("OpenCV", ("cv2",), _AGAIN)
 PYAV = Package("PyAV", ("av",), _AGAIN)
+SERVICES = (
+    Package("web page", ("starlette",), _WEB),
+    Package("web server", ("uvicorn",), _WEB),
+    Package("metrics", ("prometheus_client",), _WEB),
+    Package("MQTT", ("paho.mqtt.client",), "in Sightline's folder: pip install '.[mqtt]'"),
+)
+"""What only the daemon's page and its messages need."""
 
 
 @dataclass(frozen=True)
@@ -95,9 +87,13 @@ def doctor(json_file: Path | None) -> None:
     judge(report)
 
 
-def examine() -> Report:
-    """Look at the machine. Every package is imported, for an installed one may still be broken."""
-    machine = this_machine()
+def examine(root: Path = Path("/")) -> Report:
+    """Look at the machine. Every package is imported, for an installed one may still be broken.
+
+    Args:
+        root: where the system's files are; another one in tests.
+    """
+    machine = this_machine(root)
     tflite, onnx, opencv, pyav = map(look_at, (LITERT, ONNX_RUNTIME, OPENCV, PYAV))
     tensorrt, gpu = look_at(tensorrt_package(machine)), look_at_gpu()
     works = {
@@ -106,8 +102,9 @@ def examine() -> Report:
         "tensorrt": tensorrt.state == gpu.state == "ok",
     }
     backends = tuple(name for name, ready in works.items() if ready)
-    parts = (tflite, onnx, tensorrt, gpu, opencv, pyav)
-    return Report(backends, (*look_at_machine(machine), *parts, *look_at_bundles(backends)))
+    parts = (tflite, onnx, tensorrt, gpu, opencv, pyav, *map(look_at, SERVICES))
+    device, bundles = look_at_device(machine, root), look_at_bundles(backends)
+    return Report(backends, (*look_at_machine(machine), *parts, *device, *bundles))
 
 
 def judge(report: Report) -> None:

@@ -15,7 +15,6 @@ from edge import doctor as doctor_module
 from edge.bundle import MANIFEST
 from edge.doctor import (
     LITERT,
-    Finding,
     Package,
     Report,
     doctor,
@@ -27,6 +26,7 @@ from edge.doctor import (
     tensorrt_package,
 )
 from edge.errors import CheckFailed
+from edge.finding import Finding
 from edge.machine import Jetson, Machine
 
 DESKTOP = Machine("Debian", "x86_64", "3.11.2", "a CPU", 2, 8.0, None)
