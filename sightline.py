@@ -11,6 +11,7 @@ from edge.tables import resolve
 
 COMMANDS = {
     "train": ("train.commands:train", "Train a recipe."),
+    "sanity": ("train.commands:sanity", "The checks before a training: first loss, layers, gradient."),
     "describe": ("train.commands:describe", "Layers of a model: shapes, parameters, MACs, receptive field."),
     "export": ("export.commands:export", "A Keras model to a proven bundle."),
     "evaluate": ("train.commands:evaluate", "Accuracy of a model or a bundle: top-1, or AP50 of faces."),
@@ -18,6 +19,8 @@ COMMANDS = {
     "build": ("export.build:build", "The TensorRT plan of a bundle, for this very device."),
     "run": ("edge.run:run", "Stream a source through a bundle."),
     "profile": ("edge.profile:profile", "Latency by stage, with intervals; compare two runs, keep a budget."),
+    "enroll": ("edge.enroll:enroll", "Teach a new class from a few pictures."),
+    "events": ("edge.events:events", "What a stream wrote into its database of events."),
     "doctor": ("edge.doctor:doctor", "What this machine can run, and what is missing."),
 }
 
@@ -27,17 +30,14 @@ class LazyGroup(click.Group):  # imports a subcommand when it is used, so that `
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        known = COMMANDS.get(cmd_name)
-        return resolve(known[0]) if known else None
+        return resolve(COMMANDS[cmd_name][0]) if cmd_name in COMMANDS else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.command(cls=LazyGroup, help=__doc__)
-@click.version_option(package_name="sightline")
-def cli() -> None: ...
+cli = click.version_option(package_name="sightline")(LazyGroup("sightline", help=__doc__))
 
 
 def main() -> None:
