@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 import keras
@@ -10,8 +11,12 @@ import keras
 from edge.errors import InputError
 
 
-def architecture(import_string: str, height: int | None, width: int | None, *arguments: Any) -> keras.Model:
+def architecture(
+    import_string: str, height: int | None, width: int | None, *arguments: Any, weights: str = ""
+) -> keras.Model:
     """What `module:function` makes of `(height, width, *arguments)`, with fresh weights; None is any size.
+
+    `weights` names a file of weights to start from, which few architectures take.
 
     Raises:
         InputError: there is no such architecture, or it does not suit the input's size.
@@ -24,8 +29,11 @@ def architecture(import_string: str, height: int | None, width: int | None, *arg
             f"The recipe's model '{import_string}' cannot be imported ({error}). "
             "Expected module:function, such as train.models.lenet:lenet5."
         ) from error
+    options = {"weights": weights} if weights else {}
+    if weights and "weights" not in inspect.signature(make).parameters:
+        raise InputError(f"weights={weights}: {import_string} starts from fresh weights alone.")
     try:
-        model: keras.Model = make(height, width, *arguments)
+        model: keras.Model = make(height, width, *arguments, **options)
     except ValueError as error:
         raise InputError(
             f"{import_string} cannot be built for pictures of {height}x{width}: {error}"

@@ -6,7 +6,9 @@ So an epoch is the same whether the training came to it in one go or after `--re
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,24 +16,66 @@ from edge.pixels import PAD_VALUE, Image, normalise
 from train.data import LabelledImages
 from train.recipe import Recipe
 
+JPEG_QUALITY = (50, 96)
+"""From the first on, below the second."""
+
 Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
+@dataclass(frozen=True)
+class View:
+    """Which images a batch shows, and from where; drawn before any pixel is touched.
+
+    Attributes:
+        chosen: int64 (N,), positions in the data.
+        mirror: bool (N,), left to right.
+        shift: int64 (2, N), rows and columns that the image's window moves, each -shift_px to shift_px.
+    """
+
+    chosen: NDArray[np.int64]
+    mirror: NDArray[np.bool_]
+    shift: NDArray[np.int64]
+
+    def of(self, images: Image) -> Image:
+        """Those views of all of the data's images: uint8 (N, H, W, C)."""
+        seen = mirrored(images[self.chosen], self.mirror) if self.mirror.any() else images[self.chosen]
+        return moved(seen, self.shift) if self.shift.any() else seen
+
+
 def batches(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[Batch]:
-    """The epoch's batches: float32 (batch_size, H, W, 3) in [-1, 127/128] and int64 labels.
+    """The epoch's batches: float32 (batch_size, H, W, 3) in [-1, 127/128] and int64 labels."""
+    for view, images in viewed(data, recipe, epoch):
+        yield normalise(images), data.labels[view.chosen]
+
+
+def viewed(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[tuple[View, Image]]:
+    """The epoch's batches as views and their images, uint8 (batch_size, H, W, 3).
 
     The last, smaller batch is left out; which images those are changes with the epoch.
     """
     rng = np.random.default_rng((recipe.seed, epoch))
     order = rng.permutation(len(data))
+    first = np.random.default_rng(recipe.seed).random(len(data)) < 0.5
     for step in range(steps_per_epoch(data, recipe)):
         chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        images = data.images[chosen]
-        if recipe.flip:
-            images = flipped(images, rng)
-        if recipe.shift_px:
-            images = shifted(images, recipe.shift_px, rng)
-        yield normalise(images), data.labels[chosen]
+        view = View(chosen, _mirror(recipe, first[chosen], epoch, rng), _shift(recipe, len(chosen), rng))
+        images = view.of(data.images)
+        yield view, compressed(images, recipe.jpeg, rng) if recipe.jpeg else images
+
+
+def _mirror(
+    recipe: Recipe, first: NDArray[np.bool_], epoch: int, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    if recipe.alternate:
+        return first ^ bool(epoch % 2)
+    return rng.random(len(first)) < 0.5 if recipe.flip else np.zeros(len(first), np.bool_)
+
+
+def _shift(recipe: Recipe, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    if not recipe.shift_px:
+        return np.zeros((2, n), np.int64)
+    most = recipe.shift_px // recipe.shift_step
+    return (rng.integers(0, 2 * most + 1, (2, n)) - most) * recipe.shift_step
 
 
 def steps_per_epoch(data: LabelledImages, recipe: Recipe) -> int:
@@ -39,19 +83,27 @@ def steps_per_epoch(data: LabelledImages, recipe: Recipe) -> int:
     return max(1, len(data) // recipe.batch_size)
 
 
-def flipped(images: Image, rng: np.random.Generator) -> Image:
-    """Mirror each image left to right with probability one half: uint8 (N, H, W, C)."""
-    mirror = rng.random(len(images)) < 0.5
-    return np.where(mirror[:, None, None, None], images[:, :, ::-1], images)
+def mirrored(images: Image, which: NDArray[np.bool_]) -> Image:
+    """Mirror those images left to right, bool (N,): uint8 (N, H, W, C)."""
+    return np.where(which[:, None, None, None], images[:, :, ::-1], images)
 
 
-def shifted(images: Image, limit_px: int, rng: np.random.Generator) -> Image:
-    """Move each image by up to `limit_px` pixels in x and y, filling with 128: uint8 (N, H, W, C)."""
+def compressed(images: Image, share: float, rng: np.random.Generator) -> Image:
+    """A share of the images as JPEG leaves them, quality 50 to 95: uint8 (N, H, W, 3) RGB, a copy."""
+    out = images.copy()
+    for index in np.flatnonzero(rng.random(len(images)) < share):
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*JPEG_QUALITY))]
+        _, coded = cv2.imencode(".jpg", images[index, :, :, ::-1], quality)
+        out[index] = cv2.imdecode(coded, cv2.IMREAD_COLOR)[:, :, ::-1]
+    return out
+
+
+def moved(images: Image, shift: NDArray[np.int64]) -> Image:
+    """Move the window of each image by (2, N) rows and columns, filling with 128: uint8 (N, H, W, C)."""
     height, width = images.shape[1:3]
-    edge = (limit_px, limit_px)
-    padded = np.pad(images, ((0, 0), edge, edge, (0, 0)), constant_values=PAD_VALUE)
-    top, left = rng.integers(0, 2 * limit_px + 1, (2, len(images)))
-    rows = top[:, None] + np.arange(height)
-    columns = left[:, None] + np.arange(width)
-    moved: Image = padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return moved
+    most = int(np.abs(shift).max())
+    padded = np.pad(images, ((0, 0), (most, most), (most, most), (0, 0)), constant_values=PAD_VALUE)
+    rows = (shift[0] + most)[:, None] + np.arange(height)
+    columns = (shift[1] + most)[:, None] + np.arange(width)
+    seen: Image = padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return seen

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import keras
 
 STATE = "sightline.json"
-"""The member that we add to the `.keras` archive; Keras does not look at it."""
+SEEDS = "seeds.json"
+"""The members that we add to the `.keras` archive; Keras does not look at them."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class State:
         step: batches done.
         metrics: means over the batches done of the epoch that was broken off.
         seconds: spent on them.
+        first_loss: of the very first batch; None where it was not kept.
     """
 
     recipe: dict[str, Any]
@@ -36,6 +38,7 @@ class State:
     step: int
     metrics: dict[str, float]
     seconds: float
+    first_loss: float | None = None
 
 
 def save_checkpoint(path: Path, model: keras.Model, state: State) -> None:
@@ -49,6 +52,7 @@ def save_checkpoint(path: Path, model: keras.Model, state: State) -> None:
             model.save(temporary)
             with zipfile.ZipFile(temporary, "a") as archive:
                 archive.writestr(STATE, json.dumps(asdict(state)))
+                archive.writestr(SEEDS, json.dumps(_seeds(model)))
     except OSError as error:
         raise InputError(f"Cannot write the checkpoint {path}: {error}.") from error
 
@@ -75,7 +79,28 @@ def load_checkpoint(path: Path, recipe: dict[str, Any], data_sha256: str) -> tup
             f"{path} was trained on other images (SHA-256 {state.data_sha256[:12]}…, now "
             f"{data_sha256[:12]}…). Resume with the same --data, or train without --resume."
         )
+    _restore_seeds(model, path)
     return model, state
+
+
+def _seeds(model: keras.Model) -> dict[str, list[int]]:
+    """The state of each layer that draws at random, such as dropout; Keras leaves it out of its files."""
+    from keras.ops import convert_to_numpy
+
+    return {layer.name: convert_to_numpy(drawn.state).tolist() for layer, drawn in _generators(model)}
+
+
+def _restore_seeds(model: keras.Model, path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        seeds = json.loads(archive.read(SEEDS)) if SEEDS in archive.namelist() else {}
+    for layer, generator in _generators(model):
+        if layer.name in seeds:
+            generator.state.assign(seeds[layer.name])
+
+
+def _generators(model: keras.Model) -> list[tuple[Any, Any]]:
+    found = ((layer, getattr(layer, "seed_generator", None)) for layer in model.layers)
+    return [(layer, generator) for layer, generator in found if generator is not None]
 
 
 def _state(path: Path) -> State:

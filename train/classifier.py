@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import InputError
+from edge.pixels import Image, normalise
 from train import augment
 from train.architecture import architecture
 from train.card import data_card
-from train.data import SPLITS, LabelledImages, load, pick
+from train.choices import OWN
+from train.choices.initialise import initialise
+from train.choices.inputs import input_layer
+from train.choices.optimise import optimiser, regularised
+from train.choices.structure import Structure, rebuilt
+from train.data import SPLITS, LabelledImages, check_classes, load, pick
+from train.distil import Teacher, soft_targets
 from train.evaluate import keras_top1
-from train.fit import About, Metrics, cosine
+from train.fit import About, Metrics
 from train.recipe import Recipe
+from train.whiten import whiten
+
+INITIAL_IMAGES = 128
+"""So many training images show a data-dependent initialiser what its layers compute."""
 
 
 class ClassifierLesson:
@@ -32,33 +44,46 @@ class ClassifierLesson:
         test: LabelledImages | None = None,
     ) -> None:
         self.recipe, self._data, self._held_out, self._test = recipe, data, held_out, test
-        self.about = About(task="classification", labels=data.class_names, data=data_card(data))
+        self.about = About(
+            task="classification", labels=data.class_names, data=data_card(data), notes=data.notes
+        )
+        self._teacher = Teacher(data, recipe) if recipe.teacher else None
         self.steps = augment.steps_per_epoch(data, recipe)
 
     @classmethod
     def of(cls, recipe: Recipe, source: str, out: Path) -> ClassifierLesson:
         """Read the data; raises InputError where it is wrong."""
-        images, test = (load(source, split, recipe.height, recipe.width, recipe.resize) for split in SPLITS)
+        size = (recipe.height, recipe.width, recipe.resize)
+        images, test = (load(source, split, *size, skip_corrupt=recipe.skip_corrupt) for split in SPLITS)
+        check_classes(images)
         return cls(recipe, *training_split(images, recipe), test)
 
     def compiled(self) -> keras.Model:
-        """The network with SGD and cross-entropy."""
-        recipe, model = self.recipe, build(self.recipe, len(self._data.class_names))
-        optimiser = keras.optimizers.SGD(
-            cosine(recipe, self.steps),
-            momentum=recipe.momentum,
-            nesterov=True,
-            weight_decay=recipe.weight_decay or None,
-        )
+        """The network with its optimiser and cross-entropy."""
+        recipe, images = self.recipe, self._data.images
+        model = build(recipe, len(self._data.class_names), images)
+        if recipe.initialiser != OWN:
+            few = self._data.images[pick(self._data, INITIAL_IMAGES, recipe.seed)]
+            initialise(model, recipe.initialiser, normalise(few))
+        if recipe.whiten:
+            whiten(model, images)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
         # XLA halves the speed of these networks on a CPU: 2,700 against 5,700 images/s for ConvNetJS.
-        model.compile(optimiser, loss, metrics=["accuracy"], jit_compile=keras.backend.backend() == "jax")
+        model.compile(
+            optimiser(recipe, self.steps),
+            loss,
+            metrics=["accuracy"],
+            jit_compile=keras.backend.backend() == "jax",
+        )
         return model
 
     def batches(self, epoch: int, done: int) -> Iterator[tuple[NDArray[np.float32], Any]]:
-        """Normalised images and one-hot labels, see `train.augment.batches`."""
-        for images, labels in islice(augment.batches(self._data, self.recipe, epoch), done, None):
-            yield images, keras.utils.to_categorical(labels, len(self._data.class_names))
+        """Normalised images and one-hot labels, or what a teacher says mixed in; see `train.augment`."""
+        for view, images in islice(augment.viewed(self._data, self.recipe, epoch), done, None):
+            targets = keras.utils.to_categorical(self._data.labels[view.chosen], len(self._data.class_names))
+            if self._teacher is not None:
+                targets = soft_targets(targets, self._teacher.logits(view), self.recipe)
+            yield normalise(images), targets
 
     def validate(self, model: keras.Model, epoch: int) -> Metrics:
         """`validation_top1` in per cent, where images were held out."""
@@ -76,7 +101,8 @@ class ClassifierLesson:
 
     def bare(self, model: keras.Model) -> keras.Model:
         """The same network without optimiser and loss."""
-        copy = build(self.recipe, len(self._data.class_names))
+        plain = replace(self.recipe, dropout=0.0, l2=0.0, weights="")
+        copy = build(plain, len(self._data.class_names), self._data.images)
         copy.set_weights(model.get_weights())
         return copy
 
@@ -92,13 +118,17 @@ def training_split(images: LabelledImages, recipe: Recipe) -> tuple[LabelledImag
     return images.take(rest, f" without {recipe.hold_out}"), images.take(aside, " held out")
 
 
-def build(recipe: Recipe, classes: int) -> keras.Model:
-    """The recipe's architecture with fresh weights.
+def build(recipe: Recipe, classes: int, images: Image) -> keras.Model:
+    """The recipe's architecture with its choices, see `train.choices.structure`, and fresh weights.
+
+    `images`, uint8 (N, H, W, 3), are those that `recipe.preprocess` is computed from.
 
     Raises:
-        InputError: there is no such architecture, or it does not suit the input's size.
+        InputError: there is no such architecture, or it does not suit the input's size or the choices.
     """
-    model = architecture(recipe.model, recipe.height, recipe.width, classes)
+    model = architecture(recipe.model, recipe.height, recipe.width, classes, weights=recipe.weights)
+    structure = Structure(recipe.activation, recipe.norm, recipe.dropout, regularised(recipe))
+    model = rebuilt(model, structure, input_layer(recipe.preprocess, images))
     if tuple(model.output_shape) != (None, classes):
         raise InputError(f"{recipe.model} gives {model.output_shape}, expected logits (None, {classes}).")
     return model

@@ -1,4 +1,4 @@
-"""The commands `train`, `describe` and `evaluate`."""
+"""The commands `train`, `sanity`, `describe` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from rich.table import Table
 
 from edge.errors import InputError
 from edge.files import write_text
+from edge.native import stderr_held_back
+from edge.tables import resolve
 from train.data import LabelledImages, load, pick
 
 if TYPE_CHECKING:
     from edge.bundle import InputSpec
     from train.card import Card
-    from train.describe import Description, Field
-    from train.evaluate import Subject
+    from train.describe import Description, Field, Row
+    from train.evaluate import Subject, Top1
     from train.recipe import AnyRecipe
+    from train.sanity import Sanity
 
 DATA_HELP = "A folder that holds cifar-10-batches-py/ or <class>/* folders, or the word 'digits'."
 EVALUATION_DATA_HELP = (
@@ -38,6 +41,8 @@ MODELS = Path("build/models")
 @click.option("--data", metavar="DIR", help=DATA_HELP)
 @click.option("--out", type=click.Path(path_type=Path), default=MODELS, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
+@click.option("--skip-corrupt", is_flag=True, help="Train without the pictures that cannot be decoded.")
+@click.option("--no-sanity", is_flag=True, help="Begin without the quick checks of `sightline sanity`.")
 @click.option("--checkpoint-every", type=click.FloatRange(min=0), default=120, show_default=True, metavar="S")
 def train(
     recipe: str,
@@ -45,15 +50,19 @@ def train(
     data: str | None,
     out: Path,
     resume: bool,
+    skip_corrupt: bool,
+    no_sanity: bool,
     checkpoint_every: float,
 ) -> None:
     """Train RECIPE (a name, or a path to a .py) and write OUT/<name>.keras with its model card."""
     from train.job import Job
     from train.recipe import changed, load_recipe
 
-    chosen = changed(load_recipe(recipe), assignments)
+    chosen = changed(load_recipe(recipe), (*assignments, *(["skip_corrupt=true"] if skip_corrupt else [])))
     command = shlex.join(["sightline", "train", recipe, *assignments]) + (" --data DIR" if data else "")
-    job = Job(chosen, _data_source(chosen, data), out, command, resume, checkpoint_every)
+    command += " --skip-corrupt" if skip_corrupt else ""
+    source = _data_source(chosen, data)
+    job = Job(chosen, source, out, command, resume, checkpoint_every, sanity=not no_sanity)
     try:
         card = job.run()
     except KeyboardInterrupt:
@@ -66,14 +75,49 @@ def train(
 
 
 @click.command()
+@click.argument("recipe")
+@click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--data", metavar="DIR", help=DATA_HELP)
+@click.option(
+    "--quick", is_flag=True, help="Those that every training begins with: no gradient, no overfitting."
+)
+def sanity(recipe: str, assignments: tuple[str, ...], data: str | None, quick: bool) -> None:
+    """Check RECIPE before a training: first loss, layers, gradient, 20 examples by heart.
+
+    Exits with 1 where a check fails, and names the likely cause.
+    """
+    from train.backend import import_keras
+    from train.recipe import changed, load_recipe
+
+    chosen = changed(load_recipe(recipe), assignments)
+    source = _data_source(chosen, data)
+    import_keras()
+    from train import sanity as checks
+
+    lesson = resolve(chosen.lesson).of(chosen, source, Path())
+    with stderr_held_back():
+        seen = checks.quick(lesson) if quick else checks.full(lesson)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for table in (_activation_table(seen), _finding_table(seen)):
+        console.print(table)
+    seen.require()
+
+
+@click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-def describe(model: Path) -> None:
-    """Show MODEL (.keras) by layer: output shape, parameters, MACs, receptive field and stride."""
+@click.option(
+    "--floor", is_flag=True, help="Take filters that do not fit, as Keras does: it cuts the edge off."
+)
+def describe(model: Path, floor: bool) -> None:
+    """Show MODEL (.keras) by layer: output size (W - F + 2P)/S + 1, parameters, MACs, receptive field, stride.
+
+    A filter that does not fit its input is an error.
+    """
     from train.describe import describe as description_of
     from train.weights import load_keras
 
     description = description_of(load_keras(model))
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(_layer_table(description))
     console.print(
         f"{description.parameters:,} parameters, {description.trainable:,} of them trainable; "
@@ -82,6 +126,11 @@ def describe(model: Path) -> None:
     )
     if description.unknown:
         console.print(f"Without a rule for MACs or receptive field: {', '.join(description.unknown)}.")
+    if description.cut_pools:
+        console.print(f"Pools that never see the last pixels: {', '.join(description.cut_pools)}.")
+    if description.misfits and not floor:
+        more = f" So do {len(description.misfits) - 1} more." if len(description.misfits) > 1 else ""
+        raise InputError(f"{description.misfits[0]}{more} --floor takes them as Keras does.")
 
 
 @click.command()
@@ -92,8 +141,14 @@ def describe(model: Path) -> None:
 @click.option("--precision", default="auto", show_default=True, help="Of a bundle: fp32, fp16 or int8.")
 @click.option("--limit", type=click.IntRange(min=1), help="That many images, spread over the classes.")
 @click.option("--size", metavar="WxH", help="Of a Keras detector: another input size, such as 640x384.")
+@click.option(
+    "--skip-corrupt", is_flag=True, help="Of a classifier: leave out pictures that cannot be decoded."
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Of a detector: draw precision over recall.")
+@click.option(
+    "--corrupt", is_flag=True, help="Of a classifier: also under JPEG, blur, noise, light, coarse pixels."
+)
 def evaluate(
     model: str,
     data: str,
@@ -102,8 +157,10 @@ def evaluate(
     precision: str,
     limit: int | None,
     size: str | None,
+    skip_corrupt: bool,
     json_path: Path | None,
     plot: Path | None,
+    corrupt: bool,
 ) -> None:
     """Measure MODEL, a .keras file (on Keras) or a bundle (as a device runs it).
 
@@ -116,10 +173,13 @@ def evaluate(
     options = DetectionOptions(data, split, limit, size, plot)
     with closing(open_subject(model, backend, precision)) as subject:
         if subject.task == "faces":
+            if corrupt:
+                raise InputError(f"--corrupt: for classifiers only; {subject.name} is a face detector.")
             result = evaluate_faces(subject, options)
         else:
             options.refuse_for(subject)
-            result = _evaluate_top1(subject, data, split, limit)
+            images = _images(data, split, subject.input, limit, skip_corrupt)
+            result = _evaluate_top1(subject, images, corrupt)
     if json_path:
         write_text(json_path, json.dumps(result, indent=2) + "\n")
 
@@ -167,20 +227,53 @@ _TESTS = {
     "test_ap50": ("test AP50   {:.3f}", "{:.3f}"),
 }
 
+# -- sanity ---------------------------------------------------------------------------------------
+
+
+def _activation_table(sanity: Sanity) -> Table:
+    table = _table(("layer", "kind"), ("mean", "spread", "dead", "saturated"))
+    for row in sanity.layers:
+        shares = ("-" if share is None else f"{share:.0%}" for share in (row.dead, row.saturated))
+        table.add_row(row.layer, row.kind, f"{row.mean:.3g}", f"{row.spread:.3g}", *shares)
+    return table
+
+
+def _finding_table(sanity: Sanity) -> Table:
+    table = Table(box=box.SIMPLE)
+    for heading in ("check", "", "found"):
+        table.add_column(heading)
+    words = {True: "good", False: "BAD", None: "not done"}
+    for finding in sanity.findings:
+        table.add_row(finding.check, words[finding.passed], finding.found)
+    return table
+
+
+def _table(left: tuple[str, ...], right: tuple[str, ...]) -> Table:
+    table = Table(box=box.SIMPLE)
+    for heading in left:
+        table.add_column(heading, no_wrap=True)
+    for heading in right:
+        table.add_column(heading, no_wrap=True, justify="right")
+    return table
+
+
 # -- describe -------------------------------------------------------------------------------------
 
 
 def _layer_table(description: Description) -> Table:
-    table = Table(box=box.SIMPLE)
-    for heading in ("layer", "kind"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("output", "parameters", "MACs", "field, px", "stride"):
-        table.add_column(heading, no_wrap=True, justify="right")
+    table = _table(
+        ("layer", "kind"), ("output", "(W - F + 2P)/S + 1", "parameters", "MACs", "field, px", "stride")
+    )
     for row in description.rows:
         shape = "x".join("?" if size is None else str(size) for size in row.shape)
         counts = (f"{row.parameters:,}", f"{row.macs:,}")
-        table.add_row(row.name, row.kind, shape, *counts, *_field_text(row.field))
+        table.add_row(row.name, row.kind, shape, _window_text(row), *counts, *_field_text(row.field))
     return table
+
+
+def _window_text(row: Row) -> str:
+    formulas = list(dict.fromkeys(str(window) for window in row.windows))
+    return "\n".join(formulas) if formulas else "-"
 
 
 def _field_text(field: Field) -> tuple[str, str]:
@@ -196,23 +289,42 @@ def _field_text(field: Field) -> tuple[str, str]:
 # -- evaluate -------------------------------------------------------------------------------------
 
 
-def _evaluate_top1(subject: Subject, data: str, split: str, limit: int | None) -> dict[str, Any]:
-    from train.evaluate import bundle_top1, check_labels, evaluation_progress, keras_top1
+def _evaluate_top1(subject: Subject, images: LabelledImages, corrupt: bool) -> dict[str, Any]:
+    from train.evaluate import check_labels
 
-    images = _images(data, split, subject.input, limit)
     check_labels(images, subject.labels, subject.name)
-    measure = keras_top1 if subject.backend == "keras" else bundle_top1
-    with evaluation_progress(subject.name, len(images)) as advance:
-        top1 = measure(subject.model, images, advance)
+    top1 = _measured(subject, images)
     low, high = top1.ci95
     click.echo(
         f"top-1 {top1.per_cent:.2f} % (95 % interval {low:.2f} to {high:.2f}) of {top1.n} images, "
         f"{images.source}; {subject.backend} {subject.precision}"
     )
     about = {"model": subject.name, "data": images.source}
-    return {**about, **top1.as_json(), "backend": subject.backend, "precision": subject.precision}
+    how = {"backend": subject.backend, "precision": subject.precision}
+    return about | top1.as_json() | how | (_corruptions(subject, images, top1) if corrupt else {})
 
 
-def _images(data: str, split: str, size: InputSpec, limit: int | None) -> LabelledImages:
-    images = load(data, split, size.height, size.width, size.resize)
+def _corruptions(subject: Subject, images: LabelledImages, clean: Top1) -> dict[str, Any]:
+    """Measure again under each corruption and print what it costs."""
+    from train.corrupt import CORRUPTIONS, corrupted
+
+    found = {}
+    for name, (words, _) in CORRUPTIONS.items():
+        top1 = _measured(subject, corrupted(images, name))
+        drop = clean.per_cent - top1.per_cent
+        click.echo(f"  {top1.per_cent:6.2f} %  {-drop:+6.2f} points  {words}")
+        found[name] = top1.as_json() | {"drop": drop}
+    return {"corrupted": found}
+
+
+def _measured(subject: Subject, images: LabelledImages) -> Top1:
+    from train.evaluate import bundle_top1, evaluation_progress, keras_top1
+
+    measure = keras_top1 if subject.backend == "keras" else bundle_top1
+    with evaluation_progress(subject.name, len(images)) as advance:
+        return measure(subject.model, images, advance)
+
+
+def _images(data: str, split: str, size: InputSpec, limit: int | None, skip_corrupt: bool) -> LabelledImages:
+    images = load(data, split, size.height, size.width, size.resize, skip_corrupt)
     return images.take(pick(images, limit), f" {limit} of {len(images)}") if limit else images

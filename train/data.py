@@ -9,20 +9,23 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import InputError, MissingPackageError
+from edge.errors import InputError, MissingPackageError, SourceError
 from edge.pixels import Image, ResizeRule, fit
 from edge.sources import IMAGE_SUFFIXES
 from edge.sources.images import read_image as read_bgr
+from train.memory import check_memory
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
 SPLITS = ("train", "test")
+NAMED = 5
+"""So many pictures or classes a message names; of more it gives the number."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,44 @@ class LabelledImages:
         labels: int64 (N,), indices into `class_names`.
         class_names: one name a class.
         source: what was read, for cards and reports ("cifar10/train").
+        notes: what was mended, in words, such as pictures that were left out.
+
+    Raises:
+        InputError: the arrays do not fit each other, hold a value that is not a number, or a label
+            has no class.
     """
 
     images: Image
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     source: str
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.images.dtype.kind == "f" and not np.isfinite(self.images).all():
+            broken = np.flatnonzero(~np.isfinite(self.images).reshape(len(self.images), -1).all(axis=1))
+            raise InputError(
+                f"{self.source}: {len(broken)} of {len(self)} images hold NaN or infinity, the first is image "
+                f"{broken[0]}. Expected uint8 pixels; look at what made them."
+            )
         if self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
             raise InputError(
                 f"Expected uint8 images of shape (N, H, W, 3), got {self.images.dtype} {self.images.shape}."
             )
         if len(self.images) == 0 or len(self.images) != len(self.labels):
             raise InputError(f"{self.source}: {len(self.images)} images and {len(self.labels)} labels.")
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        classes = len(self.class_names)
+        if self.labels.dtype.kind not in "iu":
+            raise InputError(f"{self.source}: expected whole numbers as labels, got {self.labels.dtype}.")
+        wrong = np.flatnonzero((self.labels < 0) | (self.labels >= classes))
+        if len(wrong):
+            raise InputError(
+                f"{self.source}: {len(wrong)} of {len(self)} labels are outside 0 to {classes - 1}, the first is "
+                f"{self.labels[wrong[0]]} of image {wrong[0]}. There are {classes} classes: do labels count from 1?"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,12 +88,17 @@ class LabelledImages:
     def take(self, indices: NDArray[np.integer[Any]], note: str) -> LabelledImages:
         """The images at `indices`, in that order."""
         return LabelledImages(
-            self.images[indices], self.labels[indices], self.class_names, f"{self.source}{note}"
+            self.images[indices], self.labels[indices], self.class_names, f"{self.source}{note}", self.notes
         )
 
 
 def load(
-    data: str, split: str, height: int = 32, width: int = 32, rule: ResizeRule = "crop"
+    data: str,
+    split: str,
+    height: int = 32,
+    width: int = 32,
+    rule: ResizeRule = "crop",
+    skip_corrupt: bool = False,
 ) -> LabelledImages:
     """Read one split.
 
@@ -75,16 +107,36 @@ def load(
             `cifar-10-batches-py`, or a folder of class folders.
         split: `train` or `test`.
         height, width, rule: how pictures that have another size are brought to the model's.
+        skip_corrupt: leave out the pictures that cannot be decoded, and say so in `notes`.
 
     Raises:
-        InputError: the folder is missing, empty or of another shape.
+        InputError: the folder is missing, empty or of another shape, pictures cannot be decoded, or they
+            do not fit into the memory.
     """
     if split not in SPLITS:
         raise InputError(f"Unknown split '{split}'; there are {', '.join(SPLITS)}.")
     images = _reader(data)(split)
     if isinstance(images, LabelledImages) and images.images.shape[1:3] == (height, width):
         return images
-    return _resized(images, height, width, rule)
+    check_memory(
+        len(images.labels) * height * width * 3,
+        f"{len(images.labels)} pictures of {height}x{width}",
+        "Lower height and width, or train on fewer pictures.",
+    )
+    if isinstance(images, _ImageFiles):
+        return _decoded(images, height, width, rule, skip_corrupt)
+    return replace(images, images=np.stack([fit(picture, height, width, rule) for picture in images.images]))
+
+
+def check_classes(data: LabelledImages) -> None:
+    """Raises InputError where a class has no image to learn from."""
+    missing = np.setdiff1d(np.arange(len(data.class_names)), data.labels)
+    if len(missing):
+        names = ", ".join(data.class_names[label] for label in missing[:NAMED])
+        raise InputError(
+            f"{data.source}: no image of {names}, {len(missing)} of {len(data.class_names)} classes. "
+            "Add pictures, or remove the class."
+        )
 
 
 def pick(data: LabelledImages, count: int, seed: int = 0) -> NDArray[np.int64]:
@@ -302,7 +354,35 @@ def read_image(path: Path) -> Image:
     return np.asarray(cv2.cvtColor(read_bgr(path), cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _resized(data: LabelledImages | _ImageFiles, height: int, width: int, rule: ResizeRule) -> LabelledImages:
-    pictures = (read_image(path) for path in data.paths) if isinstance(data, _ImageFiles) else data.images
-    images = np.stack([fit(picture, height, width, rule) for picture in pictures])
-    return LabelledImages(images, np.asarray(data.labels, np.int64), data.class_names, data.source)
+def _decoded(
+    files: _ImageFiles, height: int, width: int, rule: ResizeRule, skip_corrupt: bool
+) -> LabelledImages:
+    """All that can be decoded, each brought to the size."""
+    pictures, labels, broken = [], [], []
+    for path, label in zip(files.paths, files.labels, strict=True):
+        try:
+            pictures.append(fit(read_image(path), height, width, rule))
+        except SourceError as error:
+            broken.append(error)
+        else:
+            labels.append(label)
+    if broken and not (skip_corrupt and pictures):
+        raise InputError(_corrupt(broken, files))
+    notes = (f"left out {_which(broken, files)}",) if broken else ()
+    images, classes = np.stack(pictures), np.asarray(labels, np.int64)
+    return LabelledImages(images, classes, files.class_names, files.source, notes)
+
+
+def _corrupt(broken: list[SourceError], files: _ImageFiles) -> str:
+    if len(broken) == len(files.paths):
+        return f"{files.source}: none of {len(broken)} pictures can be decoded. {broken[0]}"
+    return (
+        f"{files.source}: {_which(broken, files)}. Replace them, or train and evaluate with --skip-corrupt."
+    )
+
+
+def _which(broken: list[SourceError], files: _ImageFiles) -> str:
+    """`2 of 18 pictures that cannot be decoded`, and the first few with the reason."""
+    more = f" … and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+    named = " ".join(str(error) for error in broken[:NAMED])
+    return f"{len(broken)} of {len(files.paths)} pictures that cannot be decoded: {named.rstrip('.')}{more}"

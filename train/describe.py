@@ -1,5 +1,9 @@
 """What a Keras model costs, layer by layer, and how far each layer sees.
 
+The size of an output is (W - F + 2P)/S + 1 for an input of W, a filter of F, P pixels of padding at each end and
+a stride of S (the CS231n notes). Where that is no whole number the filter does not fit, and Keras never shows it
+the last pixels.
+
 Multiply-accumulates of a convolution (Howard et al. 2017, MobileNets, arXiv 1704.04861, section 3.1):
     H_out * W_out * K_h * K_w * C_in / groups * C_out
 Receptive fields by Araujo, Norris and Sim 2019, "Computing Receptive Fields of Convolutional Neural
@@ -56,6 +60,58 @@ class Axis:
         )
 
 
+@dataclass(frozen=True)
+class Window:
+    """A filter on one axis: of `filter` pixels (its dilation included), moved by `stride` over `size` pixels.
+
+    `padding` is that of both ends together, as SAME padding may differ by a pixel.
+    """
+
+    size: int
+    filter: int
+    padding: int
+    stride: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the filter reaches the last pixel. One of a single pixel picks some on purpose."""
+        return self.filter == 1 or (self.size - self.filter + self.padding) % self.stride == 0
+
+    def __str__(self) -> str:
+        """The formula with its numbers."""
+        return f"({self.size} - {self.filter} + {self.padding})/{self.stride} + 1"
+
+
+def output_size(size: int, filter_size: int, padding: int, stride: int) -> int:
+    """(W - F + 2P)/S + 1, in pixels; `padding` is that of each end.
+
+    Raises:
+        InputError: the filter is larger than the padded input, or does not fit at that stride.
+    """
+    window = Window(size, filter_size, 2 * padding, stride)
+    span = size - filter_size + 2 * padding
+    if span < 0:
+        raise InputError(
+            f"A filter of {filter_size} pixels is larger than the input, {size} + 2*{padding} pixels."
+        )
+    if span % stride:
+        raise InputError(_misfit(window))
+    return span // stride + 1
+
+
+def _misfit(window: Window) -> str:
+    span = window.size - window.filter + window.padding
+    return (
+        f"A filter of {window.filter} pixels at a stride of {window.stride} does not fit an input of {window.size}: "
+        f"{window} = {span / window.stride + 1:.2f} is no whole number. {_missing(window)} more pixels of padding "
+        "would make it fit, or another stride."
+    )
+
+
+def _missing(window: Window) -> int:
+    return -(window.size - window.filter + window.padding) % window.stride
+
+
 Field = tuple[Axis, Axis]
 """Height and width."""
 
@@ -65,7 +121,8 @@ class Row:
     """One layer: output shape without the batch, weights, multiply-accumulates, and what it sees.
 
     `known` is False for a kind whose multiply-accumulates or receptive field have no rule here:
-    it then counts as none, and as seeing what its input sees.
+    it then counts as none, and as seeing what its input sees. `windows` are those of height and width,
+    of a layer that has a filter or pool and an input of fixed size.
     """
 
     name: str
@@ -75,6 +132,13 @@ class Row:
     macs: int
     field: Field
     known: bool
+    windows: tuple[Window, ...] = ()
+
+    @property
+    def misfit(self) -> str:
+        """Which filter or pool does not fit its input, in words; empty where all do."""
+        wrong = [window for window in self.windows if not window.fits]
+        return f"{self.name}: {_misfit(wrong[0])}" if wrong else ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +151,16 @@ class Description:
         macs: multiply-accumulates for one picture.
         unknown: kinds of layers that have no rule here, see `Row.known`.
     """
+
+    @property
+    def misfits(self) -> tuple[str, ...]:
+        """The filters that do not fit. A pool is none of them: it may leave out an odd row."""
+        return tuple(row.misfit for row in self.rows if row.misfit and row.kind in _FILTERS)
+
+    @property
+    def cut_pools(self) -> tuple[str, ...]:
+        """The names of pools that never see the last pixels."""
+        return tuple(row.name for row in self.rows if row.misfit and row.kind not in _FILTERS)
 
     rows: tuple[Row, ...]
     parameters: int
@@ -159,7 +233,7 @@ def _row(layer: Any, before: Shape, after: Shape, field: Field, seen: set[int]) 
     macs = _MACS[kind](layer, before, after) if kind in _MACS else 0
     placed = field[0].whole or kind in _PLACED or before[1:-1] == after[1:-1]
     known = placed and (kind in _MACS or not weights)
-    return Row(layer.name, kind, tuple(after[1:]), weights, macs, field, known)
+    return Row(layer.name, kind, tuple(after[1:]), weights, macs, field, known, _windows(layer, before))
 
 
 # -- multiply-accumulates -------------------------------------------------------------------------
@@ -201,7 +275,8 @@ _MACS: dict[str, Callable[[Any, Shape, Shape], int]] = {
 
 # -- receptive fields -----------------------------------------------------------------------------
 
-_WINDOWED = frozenset({"Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D"})
+_FILTERS = frozenset({"Conv2D", "DepthwiseConv2D", "SeparableConv2D"})
+_WINDOWED = _FILTERS | {"MaxPooling2D", "AveragePooling2D"}
 _WHOLE = frozenset({"Flatten", "GlobalAveragePooling2D", "GlobalMaxPooling2D"})
 _PLACED = _WINDOWED | _WHOLE | {"ZeroPadding2D", "Cropping2D", "UpSampling2D"}
 
@@ -211,7 +286,7 @@ def _field_after(layer: Any, field: Field, before: Shape, after: Shape) -> Field
     if kind in _WHOLE:
         return _each(field, lambda axis, _: replace(axis, whole=True))
     if kind in _WINDOWED:
-        sizes = before[1:3] if layer.data_format == "channels_last" else before[2:4]
+        sizes = _sizes(layer, before)
         return _each(field, lambda axis, i: _windowed(axis, layer, i, sizes[i]))
     if kind == "ZeroPadding2D":
         return _each(field, lambda axis, i: axis.through(1, 1, layer.padding[i][0]))
@@ -223,11 +298,34 @@ def _field_after(layer: Any, field: Field, before: Shape, after: Shape) -> Field
 
 
 def _windowed(axis: Axis, layer: Any, index: int, size: int | None) -> Axis:
-    window = getattr(layer, "kernel_size", None) or layer.pool_size
-    dilation = getattr(layer, "dilation_rate", (1, 1))[index]
-    kernel, stride = window[index], layer.strides[index]
+    kernel, stride, dilation = _filter(layer, index)
     padding = _same_padding(size, dilation * (kernel - 1) + 1, stride) if layer.padding == "same" else 0
     return axis.through(kernel, stride, padding, dilation)
+
+
+def _filter(layer: Any, index: int) -> tuple[int, int, int]:
+    """Taps, stride and dilation along one axis."""
+    window = getattr(layer, "kernel_size", None) or layer.pool_size
+    return window[index], layer.strides[index], getattr(layer, "dilation_rate", (1, 1))[index]
+
+
+def _sizes(layer: Any, shape: Shape) -> Shape:
+    return shape[1:3] if layer.data_format == "channels_last" else shape[2:4]
+
+
+def _windows(layer: Any, before: Shape) -> tuple[Window, ...]:
+    if type(layer).__name__ not in _WINDOWED:
+        return ()
+    windows = []
+    for index, size in enumerate(_sizes(layer, before)):
+        if size is None:
+            return ()
+        kernel, stride, dilation = _filter(layer, index)
+        extent, padding = dilation * (kernel - 1) + 1, 0
+        if layer.padding == "same":
+            padding = max((math.ceil(size / stride) - 1) * stride + extent - size, 0)
+        windows.append(Window(size, extent, padding, stride))
+    return tuple(windows)
 
 
 def _same_padding(size: int | None, extent: int, stride: int) -> int:

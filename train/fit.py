@@ -6,7 +6,6 @@ same number of threads, in one go or resumed: everything random is drawn from th
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,9 +16,10 @@ from typing import Any, Protocol
 import keras
 
 from edge.bundle import TaskName
-from edge.errors import CheckFailed
 from train.card import DataCard
 from train.checkpoint import State, load_checkpoint, save_checkpoint
+from train.divergence import Alarm
+from train.memory import memory_errors_told
 from train.recipe import AnyRecipe
 
 CHECKPOINT_INTERVAL_S = 120.0
@@ -109,6 +109,7 @@ class _Run:
     interval_s: float
     step: int = 0
     metrics: Metrics = field(default_factory=dict)
+    alarm: Alarm = field(default_factory=Alarm)
     seconds_before: float = 0.0
     begun_s: float = field(default_factory=time.monotonic)
     saved_s: float = field(default_factory=time.monotonic)
@@ -121,7 +122,7 @@ class _Run:
         if time.monotonic() - self.saved_s < self.interval_s:
             return
         recipe, sha256 = self.lesson.recipe.as_dict(), self.lesson.about.data.sha256
-        state = State(recipe, sha256, self.step, self.metrics, self.seconds)
+        state = State(recipe, sha256, self.step, self.metrics, self.seconds, self.alarm.first)
         save_checkpoint(self.checkpoint, self.model, state)
         self.saved_s = time.monotonic()
 
@@ -129,6 +130,7 @@ class _Run:
         recipe, sha256 = self.lesson.recipe.as_dict(), self.lesson.about.data.sha256
         self.model, state = load_checkpoint(self.checkpoint, recipe, sha256)
         self.step, self.metrics, self.seconds_before = state.step, state.metrics, state.seconds
+        self.alarm = Alarm(state.first_loss)
 
 
 def fit(
@@ -142,7 +144,7 @@ def fit(
 
     Raises:
         InputError: the network cannot be built, or there is nothing to resume.
-        CheckFailed: the loss is no longer a number.
+        CheckFailed: the loss is no longer a number, or three times what it was at the start.
     """
     keras.utils.set_random_seed(lesson.recipe.seed)
     run = _Run(lesson, lesson.compiled(), checkpoint, checkpoint_interval_s)
@@ -175,14 +177,11 @@ def _train_epoch(run: _Run, epoch: int, watcher: Watcher) -> None:
         for inputs, targets in batches:
             run.save_when_due()
             run.model.reset_metrics()  # Not every version of Keras starts anew with each batch.
-            logs = run.model.train_on_batch(inputs, targets, return_dict=True)
+            with memory_errors_told(len(inputs)):
+                logs = run.model.train_on_batch(inputs, targets, return_dict=True)
             run.metrics = _means(run.metrics if done else {}, done, logs)
             run.step, done = run.step + 1, done + 1
-            if not math.isfinite(run.metrics["loss"]):
-                raise CheckFailed(
-                    f"The loss became {run.metrics['loss']} in epoch {epoch + 1}: the training diverged. "
-                    f"Lower learning_rate, which is {lesson.recipe.learning_rate}."
-                )
+            run.alarm.hear(float(logs["loss"]), epoch + 1, lesson.recipe, run.model, inputs)
             watcher.step_done(run.step, run.metrics)
 
 

@@ -29,6 +29,7 @@ class Job:
         recipe: what; data: on what, the source that `--data` names.
         out: the folder for the model, its card and, meanwhile, the checkpoint.
         command: that trains the same again, for the card.
+        sanity: whether the quick checks come first, see `train.sanity`; a resumed training has had them.
         resume: whether to go on from the checkpoint; checkpoint_interval_s: how often to leave one.
     """
 
@@ -38,6 +39,7 @@ class Job:
     command: str
     resume: bool
     checkpoint_interval_s: float
+    sanity: bool = True
 
     @property
     def model_path(self) -> Path:
@@ -56,7 +58,7 @@ class Job:
 
         Raises:
             InputError: data, recipe, checkpoint or output folder are wrong.
-            CheckFailed: the training diverged.
+            CheckFailed: a check before the training failed, or it diverged.
         """
         _check_writable(self.out)
         import_keras()
@@ -76,6 +78,10 @@ class Job:
         console = Console(stderr=True)
         for note in lesson.about.notes:
             console.print(f"{lesson.about.data.source}: {note}", highlight=False)
+        if self.sanity and not self.resume:
+            from train.sanity import quick
+
+            quick(lesson).require()
         with Watch(self.recipe, lesson.steps, console) as watch:
             return fit(lesson, self.checkpoint, watch, self.resume, self.checkpoint_interval_s)
 

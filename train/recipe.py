@@ -10,14 +10,16 @@ import importlib.util
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_type_hints
 
 from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.pixels import ResizeRule
+from train.choices import ACTIVATIONS, INITIALISERS, NORMS, OPTIMISERS, OWN, PREPROCESSES, SCHEDULES
 
 DATA = ("digits", "cifar10", "folder")
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
@@ -64,15 +66,34 @@ class Recipe(AnyRecipe):
         data: `digits`, or `cifar10` or `folder`, both of which need `--data DIR`.
         height, width: input size in pixels; resize: how other sizes are brought to it.
         epochs, batch_size: passes over the data, images a step.
-        learning_rate: the peak; it rises linearly over `warmup_epochs` and falls to zero along a
-            half cosine (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts).
-        momentum: of SGD with Nesterov's correction.
+        learning_rate: the peak; it rises linearly over `warmup_epochs` and falls as `schedule` says.
+        schedule: `cosine`, half of one to zero (Loshchilov and Hutter 2017, arXiv 1608.03983, without
+            restarts), or another of `train.choices.SCHEDULES`.
+        optimiser: `sgd`, or another of `train.choices.OPTIMISERS`.
+        momentum: of SGD, with Nesterov's correction unless `nesterov` is false.
+        weights: a file with weights to start from, where the architecture takes one (`train.models.imagenet`).
+        activation, initialiser, norm: in place of the architecture's `own`, see `train.choices`.
+        preprocess: what a frozen first layer does to the pixels, from the training images' statistics.
+        dropout: share of the units dropped before each dense layer, the others scaled up; 0 leaves the
+            architecture's own.
         weight_decay: decoupled, a step subtracts learning_rate * weight_decay * weight.
         label_smoothing: share of the target spread over all classes.
         flip: mirror half the images left to right, drawn anew each epoch.
-        shift_px: shift each image by up to that many pixels either way, padding with 128.
+        alternate: in place of that mirror half of them in the first epoch, the other half in the second, and so
+            on, so that two epochs show every image both ways (Jordan 2024, arXiv 2404.00498, section 3.6).
+        shift_px: shift each image by up to that many pixels either way, by a multiple of `shift_step`,
+            padding with 128.
+        jpeg: share of the images that are compressed, at a quality of 50 to 95, as many cameras do.
+        whiten: the layer named `whiten` starts with kernels that whiten the patches, see `train.whiten`.
+        l2: times a weight is added to its gradient, before momentum; every trained weight, but with an
+            optimiser other than SGD the kernels alone.
+        norm_bias_rate, head_rate: by how much the learning rate of batch normalisation's offsets, and of the
+            last layer's weights (`logits`), is multiplied.
+        teacher: path of a `.keras` classifier whose answers are learnt as well, see `train.distil`; "" for none.
+        teacher_share: of the target, the rest is the label; temperature: divides the teacher's logits.
         hold_out: that many training images, spread over the classes, are kept aside for
             validation; 0 trains on all. The test split is never used for choices.
+        skip_corrupt: train without the pictures that cannot be decoded, where there are any.
         seed: of initial weights, order and augmentation.
     """
 
@@ -86,12 +107,32 @@ class Recipe(AnyRecipe):
     batch_size: int = 128
     learning_rate: float = 0.1
     warmup_epochs: float = 1.0
+    schedule: str = "cosine"
+    optimiser: str = "sgd"
     momentum: float = 0.9
+    nesterov: bool = True
+    weights: str = ""
+    activation: str = OWN
+    initialiser: str = OWN
+    norm: str = OWN
+    preprocess: str = "none"
+    dropout: float = 0.0
     weight_decay: float = 0.0
     label_smoothing: float = 0.0
     flip: bool = False
+    alternate: bool = False
     shift_px: int = 0
+    shift_step: int = 1
+    jpeg: float = 0.0
+    whiten: bool = False
+    l2: float = 0.0
+    norm_bias_rate: float = 1.0
+    head_rate: float = 1.0
+    teacher: str = ""
+    teacher_share: float = 0.9
+    temperature: float = 1.0
     hold_out: int = 0
+    skip_corrupt: bool = False
     seed: int = 0
 
     lesson: ClassVar[str] = "train.classifier:ClassifierLesson"
@@ -114,8 +155,16 @@ Rules = dict[str, Rule]
 def check_fields(recipe: Any, rules: Rules) -> None:
     """Raises InputError for the first field that breaks its rule."""
     for name, (holds, rule) in rules.items():
-        if not holds(getattr(recipe, name)):
-            raise InputError(f"Recipe {recipe.name}: {name} must be {rule}, got {getattr(recipe, name)!r}.")
+        value = getattr(recipe, name)
+        if not holds(value):
+            near = meant(value, rule.removeprefix(_ONE_OF).split(", ")) if rule.startswith(_ONE_OF) else ""
+            raise InputError(f"Recipe {recipe.name}: {name} must be {rule}, got {value!r}.{near}")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """` Did you mean X?` with the nearest of the known words; empty where none is near."""
+    near = get_close_matches(word, list(known), n=2)
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 def at_least(least: float) -> Rule:
@@ -123,9 +172,12 @@ def at_least(least: float) -> Rule:
     return lambda value: least <= value < math.inf, f"at least {least}"
 
 
+_ONE_OF = "one of "
+
+
 def one_of(choices: tuple[str, ...]) -> Rule:
     """One of the words."""
-    return lambda value: value in choices, "one of " + ", ".join(choices)
+    return lambda value: value in choices, _ONE_OF + ", ".join(choices)
 
 
 def share() -> Rule:
@@ -148,10 +200,24 @@ _RULES: Rules = {
     "batch_size": at_least(1),
     "learning_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
     "warmup_epochs": at_least(0),
+    "schedule": one_of(SCHEDULES),
+    "optimiser": one_of(OPTIMISERS),
     "momentum": share(),
+    "activation": one_of((OWN, *ACTIVATIONS)),
+    "initialiser": one_of((OWN, *INITIALISERS)),
+    "norm": one_of((OWN, *NORMS)),
+    "preprocess": one_of(PREPROCESSES),
+    "dropout": share(),
     "weight_decay": at_least(0),
     "label_smoothing": share(),
     "shift_px": at_least(0),
+    "shift_step": at_least(1),
+    "jpeg": share(),
+    "l2": at_least(0),
+    "norm_bias_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
+    "head_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
+    "teacher_share": (lambda part: 0 <= part <= 1, "from 0 to 1"),
+    "temperature": (lambda value: 0 < value < math.inf, "above 0"),
     "hold_out": at_least(0),
     "seed": (lambda seed: 0 <= seed < 2**32, "at least 0 and below 2**32"),
 }
@@ -167,9 +233,10 @@ def load_recipe(name_or_path: str) -> AnyRecipe:
     if path.suffix != ".py":
         path = RECIPES_FOLDER / f"{name_or_path}.py"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES_FOLDER.glob("[a-z]*.py")))
+        known = sorted(p.stem for p in RECIPES_FOLDER.glob("[a-z]*.py"))
         raise InputError(
-            f"No recipe '{name_or_path}'. The known ones are {known}; a path to a .py works too."
+            f"No recipe '{name_or_path}'.{meant(name_or_path, known)} The known ones are {', '.join(known)}; "
+            "a path to a .py works too."
         )
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -198,7 +265,9 @@ def changed(recipe: AnyRecipe, assignments: tuple[str, ...]) -> AnyRecipe:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or key not in kinds:
-            raise InputError(f"'{assignment}' is not KEY=VALUE with a KEY of: {', '.join(kinds)}.")
+            raise InputError(
+                f"'{assignment}' is not KEY=VALUE with a KEY of: {', '.join(kinds)}.{meant(key, kinds)}"
+            )
         values[key] = _parsed(key, text, kinds[key])
     return replace(recipe, **values)  # type: ignore[type-var]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,10 @@ from train.backend import import_keras
 
 if TYPE_CHECKING:
     import keras
+
+
+OWN_LAYERS = "train.choices.structure"
+"""Where a layer of ours is defined that a trained network may hold: Keras finds it once that is imported."""
 
 
 def load_keras(path: Path) -> keras.Model:
@@ -23,6 +28,7 @@ def load_keras(path: Path) -> keras.Model:
     if not path.is_file():
         raise InputError(f"No model {path}: expected a .keras file. `sightline train RECIPE` writes one.")
     keras = import_keras()
+    importlib.import_module(OWN_LAYERS)
     try:
         return keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever its many deserialisers meet.

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.pixels import PAD_VALUE, normalise
-from train.augment import batches, flipped, shifted, steps_per_epoch
+from train.augment import batches, compressed, mirrored, moved, steps_per_epoch, viewed
 from train.data import LabelledImages
 from train.recipe import Recipe
 
@@ -20,48 +20,48 @@ def random_images(size: tuple[int, int, int], seed: int) -> np.ndarray:
 
 
 @given(SIZES, st.integers(0, 5))
-def test_flipped_mirrors_or_leaves_each_image(size: tuple[int, int, int], seed: int) -> None:
+def test_mirrored_turns_the_named_images_and_no_others(size: tuple[int, int, int], seed: int) -> None:
     images = random_images(size, seed)
-    result = flipped(images, np.random.default_rng(seed))
-    assert (result.shape, result.dtype) == (images.shape, np.uint8)
-    for before, after in zip(images, result, strict=True):
-        assert np.array_equal(after, before) or np.array_equal(after, before[:, ::-1])
+    which = np.random.default_rng(seed).random(len(images)) < 0.5
+    for before, after, turned in zip(images, mirrored(images, which), which, strict=True):
+        assert np.array_equal(after, before[:, ::-1] if turned else before)
 
 
-@given(SIZES, st.integers(1, 3), st.integers(0, 5))
-def test_shifted_moves_each_image_and_fills_with_grey(
+@given(SIZES, st.integers(0, 3), st.integers(0, 5))
+def test_moved_shifts_each_window_and_fills_with_grey(
     size: tuple[int, int, int], limit: int, seed: int
 ) -> None:
     images = random_images(size, seed)
-    result = shifted(images, limit, np.random.default_rng(seed))
+    shift = np.random.default_rng(seed).integers(-limit, limit + 1, (2, len(images)))
+    result = moved(images, shift)
     assert (result.shape, result.dtype) == (images.shape, np.uint8)
-    span = range(-limit, limit + 1)
-    for before, after in zip(images, result, strict=True):
-        assert any(np.array_equal(after, moved(before, dy, dx)) for dy in span for dx in span)
+    for before, after, rows, columns in zip(images, result, *shift, strict=True):
+        assert np.array_equal(after, by_pixel(before, int(rows), int(columns)))
 
 
-def moved(image: np.ndarray, dy: int, dx: int) -> np.ndarray:
+def by_pixel(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Pixel by pixel, so that it shares nothing with what it checks."""
     height, width = image.shape[:2]
     result = np.full_like(image, PAD_VALUE)
     for y in range(height):
         for x in range(width):
-            if 0 <= y - dy < height and 0 <= x - dx < width:
-                result[y, x] = image[y - dy, x - dx]
+            if 0 <= y + rows < height and 0 <= x + columns < width:
+                result[y, x] = image[y + rows, x + columns]
     return result
 
 
-def test_all_shifts_and_both_mirrors_occur() -> None:
-    images = np.tile(random_images((1, 5, 5), 3), (1000, 1, 1, 1))
-    rng = np.random.default_rng(0)
-    assert len({image.tobytes() for image in shifted(images, 2, rng)}) == 25
-    share = np.mean([image.tobytes() == images[0].tobytes() for image in flipped(images, rng)])
-    assert 0.4 < share < 0.6
+@pytest.mark.parametrize(("step", "expected"), [(1, {-2, -1, 0, 1, 2}), (2, {-2, 0, 2}), (3, {0})])
+def test_all_shifts_of_the_step_and_both_mirrors_occur(step: int, expected: set[int]) -> None:
+    settings = recipe(batch_size=1000, flip=True, shift_px=2, shift_step=step)
+    view, _ = next(viewed(numbered(1000), settings, epoch=0))
+    assert set(view.shift[0]) == set(view.shift[1]) == expected
+    assert len(set(zip(*view.shift, strict=True))) == len(expected) ** 2
+    assert 0.4 < view.mirror.mean() < 0.6
 
 
 def numbered(n: int) -> LabelledImages:
     """Image i is filled with i, and its label is i % 2."""
-    images = np.zeros((n, 2, 2, 3), np.uint8) + np.arange(n, dtype=np.uint8)[:, None, None, None]
+    images = np.zeros((n, 2, 2, 3), np.uint8) + (np.arange(n) % 256).astype(np.uint8)[:, None, None, None]
     return LabelledImages(images, np.arange(n) % 2, ("even", "odd"), "made")
 
 
@@ -89,3 +89,33 @@ def test_an_epoch_depends_on_seed_and_number_alone() -> None:
 
     assert pixels(0, 1) == pixels(0, 1)
     assert len({pixels(0, 0), pixels(0, 1), pixels(1, 0)}) == 3
+
+
+def test_alternate_shows_every_image_both_ways_in_any_two_epochs() -> None:
+    """One image is mirrored in even epochs, another in odd ones; which, the seed says."""
+    images = random_images((64, 4, 4), 1)
+    data = LabelledImages(images, np.arange(64), tuple(map(str, range(64))), "made")
+    recipe = Recipe(name="r", model="m:f", data="digits", epochs=3, batch_size=64, alternate=True)
+    epochs = [by_label(next(batches(data, recipe, epoch))) for epoch in range(3)]
+    mirrored_first = 0
+    for label, pixels in enumerate(normalise(images)):
+        seen = [epoch[label] for epoch in epochs]
+        assert np.array_equal(seen[1], seen[0][:, ::-1])
+        assert np.array_equal(seen[2], seen[0])
+        mirrored_first += int(not np.array_equal(seen[0], pixels))
+    assert 16 < mirrored_first < 48
+
+
+def by_label(batch: tuple[np.ndarray, np.ndarray]) -> dict[int, np.ndarray]:
+    return {int(label): image for image, label in zip(*batch, strict=True)}
+
+
+def test_compressed_changes_a_share_of_the_images_a_little_and_keeps_the_colour_order() -> None:
+    images = np.tile(np.uint8([200, 90, 30]), (400, 16, 16, 1))
+    images[:, 4:9, 4:9] = [20, 40, 220]
+    before = images.copy()
+    result = compressed(images, 0.5, np.random.default_rng(0))
+    changed = (result != images).any(axis=(1, 2, 3))
+    assert 0.4 < changed.mean() < 0.6
+    assert np.abs(result[:, 0, 0].mean(axis=0) - [200, 90, 30]).max() < 10
+    assert np.array_equal(images, before)

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import InputError
+from train.card import read_card
 from train.data import LabelledImages, load, pick
 
 NAMES = ("airplane", "automobile", "bird")
@@ -294,6 +295,96 @@ def test_a_wrong_data_folder_ends_the_command_with_2(
     assert words in ended.err
     assert ended.err.count("\n") == 1
     assert not list((tmp_path / "out").iterdir())
+
+
+def with_corrupt(folder: Path, count: int) -> Path:
+    """Two classes of ten pictures, `count` of each damaged."""
+    for name in ("a", "b"):
+        write_pictures(folder / name, 10)
+        for index in range(count):
+            (folder / name / f"{index:03}.png").write_bytes(b"this is no picture")
+    return folder
+
+
+def test_corrupt_pictures_are_counted_and_named(tmp_path: Path) -> None:
+    folder = with_corrupt(tmp_path, 5)
+    with pytest.raises(
+        InputError, match=r"(\d+) of \d+ pictures that cannot be decoded: .*00\d\.png is not"
+    ) as told:
+        load(str(folder), "train", 32, 32)
+    assert "--skip-corrupt" in str(told.value)
+    skipped = [load(str(folder), split, 32, 32, skip_corrupt=True) for split in ("train", "test")]
+    assert sum(len(images) for images in skipped) == 10
+    assert skipped[0].notes[0].startswith("left out ")
+    assert skipped[0].take(np.arange(2), "").notes == skipped[0].notes
+
+
+def test_of_many_corrupt_pictures_the_first_are_named(tmp_path: Path) -> None:
+    folder = with_corrupt(tmp_path, 9)
+    with pytest.raises(InputError, match=r"… and \d+ more\. Replace them, or train and evaluate with"):
+        load(str(folder), "train", 32, 32)
+
+
+def test_a_folder_of_nothing_but_corrupt_pictures_cannot_be_skipped(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none of \d+ pictures can be decoded"):
+        load(str(with_corrupt(tmp_path, 10)), "train", 32, 32, skip_corrupt=True)
+
+
+def test_training_goes_on_without_the_corrupt_ones_and_says_so(
+    tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    folder = with_corrupt(tmp_path / "data", 2)
+    args = ("train", "lenet_digits", "epochs=1", "--data", folder, "--out", tmp_path / "out")
+    ended = command(*args)
+    assert ended.code == 2
+    assert "--skip-corrupt" in ended.err
+    ended = command(*args, "--skip-corrupt")
+    assert ended.code == 0
+    assert "left out" in ended.err
+    card = read_card(tmp_path / "out" / "lenet-digits.keras")
+    assert card.command == "sightline train lenet_digits epochs=1 --data DIR --skip-corrupt"
+
+
+def test_pictures_of_many_sizes_become_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for index in range(8):
+            picture = np.full((20 + 7 * index, 90 - 9 * index, 3), 100, np.uint8)
+            cv2.imwrite(str(tmp_path / name / f"{index}.png"), picture)
+    for rule in ("crop", "stretch", "letterbox"):
+        images = load(str(tmp_path), "train", 24, 40, rule)
+        assert images.images.shape[1:] == (24, 40, 3)
+
+
+@pytest.mark.parametrize("label", [-1, 2, 10**6])
+def test_a_label_outside_the_classes_is_refused(label: int) -> None:
+    pictures = np.zeros((3, 4, 4, 3), np.uint8)
+    with pytest.raises(
+        InputError, match=rf"own: 1 of 3 labels are outside 0 to 1, the first is {label} of image 1"
+    ):
+        LabelledImages(pictures, np.array([0, label, 1]), ("a", "b"), "own")
+
+
+def test_labels_that_are_no_whole_numbers_are_refused() -> None:
+    with pytest.raises(InputError, match="whole numbers as labels, got float64"):
+        LabelledImages(np.zeros((1, 4, 4, 3), np.uint8), np.array([np.nan]), ("a", "b"), "own")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_pixels_that_are_no_numbers_are_counted(value: float) -> None:
+    pictures = np.zeros((3, 4, 4, 3), np.float32)
+    pictures[1, 2, 3, 0] = value
+    with pytest.raises(InputError, match="own: 1 of 3 images hold NaN or infinity, the first is image 1"):
+        LabelledImages(pictures, np.zeros(3, np.int64), ("a", "b"), "own")  # type: ignore[arg-type]
+
+
+def test_a_class_without_an_image_is_named(tmp_path: Path, command: Callable[..., Any]) -> None:
+    for name in ("a", "b"):
+        write_pictures(tmp_path / "data" / name, 10)
+    (tmp_path / "data" / "nothing").mkdir()
+    ended = command("train", "lenet_digits", "--data", tmp_path / "data", "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert "no image of nothing, 1 of 3 classes" in ended.err
 
 
 def test_an_unknown_split_is_refused() -> None:

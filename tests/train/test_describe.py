@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from keras import layers
 
 from edge.errors import InputError
-from train.describe import Row, describe
+from train.describe import Row, describe, output_size
 from train.models.convnetjs import convnetjs
 from train.models.lenet import lenet5
 
@@ -191,7 +192,90 @@ def test_the_command_prints_rows_and_totals(tmp_path: Path, command: Callable[..
     assert ended.code == 0
     assert "22,634 parameters, 22,522 of them trainable; 3,920,000 MACs" in ended.out
     conv2 = next(line.split() for line in ended.out.splitlines() if "conv2" in line)
-    assert conv2 == ["conv2", "Conv2D", "16x16x20", "8,000", "2,048,000", "14", "2"]
+    formula = ["(16", "-", "5", "+", "4)/1", "+", "1"]
+    assert conv2 == ["conv2", "Conv2D", "16x16x20", *formula, "8,000", "2,048,000", "14", "2"]
+
+
+# -- (W - F + 2P)/S + 1 ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("padding", ["explicit", "same"])
+def test_the_lectures_example(padding: str) -> None:
+    """CS231n: 32x32x3, ten 5x5 filters, stride 1, padding 2: 32x32x10 and 760 parameters."""
+    assert output_size(32, 5, padding=2, stride=1) == 32
+    pixels = keras.Input((32, 32, 3))
+    padded = layers.ZeroPadding2D(2)(pixels) if padding == "explicit" else pixels
+    conv = layers.Conv2D(10, 5, padding="same" if padding == "same" else "valid", name="conv")
+    row = rows(keras.Model(pixels, conv(padded)))["conv"]
+    assert (row.shape, row.parameters, row.misfit) == ((32, 32, 10), 760, "")
+    assert str(row.windows[0]) == {"same": "(32 - 5 + 4)/1 + 1", "explicit": "(36 - 5 + 0)/1 + 1"}[padding]
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "padding", "stride", "out"),
+    [(7, 3, 0, 1, 5), (7, 3, 0, 2, 3), (227, 11, 0, 4, 55), (7, 3, 1, 1, 7), (2, 2, 0, 2, 1)],
+)
+def test_the_lectures_other_sizes(size: int, kernel: int, padding: int, stride: int, out: int) -> None:
+    assert output_size(size, kernel, padding, stride) == out
+
+
+def test_a_filter_that_does_not_fit_says_so() -> None:
+    with pytest.raises(InputError, match=r"\(7 - 3 \+ 0\)/3 \+ 1 = 2\.33 is no whole number. 2 more pixels"):
+        output_size(7, 3, padding=0, stride=3)
+    with pytest.raises(InputError, match="larger than the input"):
+        output_size(2, 5, padding=1, stride=1)
+
+
+@settings(max_examples=50)
+@given(
+    st.integers(1, 40),
+    st.integers(1, 7),
+    st.integers(1, 4),
+    st.sampled_from(["same", "valid"]),
+    st.integers(1, 2),
+)
+def test_the_windows_give_the_size_that_keras_gives(
+    size: int, kernel: int, stride: int, padding: Any, dilation: int
+) -> None:
+    assume(dilation * (kernel - 1) < size and (stride == 1 or dilation == 1))
+    conv = layers.Conv2D(1, kernel, stride, padding, dilation_rate=dilation)
+    row = describe(keras.Sequential([keras.Input((size, size, 1)), conv])).rows[0]
+    window = row.windows[0]
+    span = window.size - window.filter + window.padding
+    assert row.shape[0] == span // window.stride + 1
+    if padding == "same":
+        assert window.fits
+    elif window.fits and kernel > 1:
+        assert output_size(size, window.filter, 0, stride) == row.shape[0]
+    else:
+        with pytest.raises(InputError) if span % stride else nullcontext():
+            output_size(size, window.filter, 0, stride)
+
+
+def saved(path: Path, *stack: layers.Layer) -> Path:
+    keras.Sequential([keras.Input((7, 7, 3)), *stack]).save(path)
+    return path
+
+
+def test_the_command_refuses_a_filter_that_does_not_fit(tmp_path: Path, command: Callable[..., Any]) -> None:
+    path = saved(tmp_path / "net.keras", layers.Conv2D(4, 3, 3, name="wide"))
+    ended = command("describe", path)
+    assert ended.code == 2
+    assert "wide: A filter of 3 pixels at a stride of 3 does not fit an input of 7" in ended.err
+    assert "2x2x4" in ended.out
+    assert command("describe", path, "--floor").code == 0
+
+
+def test_a_pool_may_leave_out_a_row_and_is_named(tmp_path: Path, command: Callable[..., Any]) -> None:
+    stack = layers.Conv2D(4, 1, 2, name="picks"), layers.MaxPooling2D(3, 3, name="cuts")
+    ended = command("describe", saved(tmp_path / "net.keras", *stack))
+    assert ended.code == 0
+    assert "Pools that never see the last pixels: cuts." in ended.out
+
+
+def test_any_size_has_no_formula() -> None:
+    model = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3, 3)])
+    assert describe(model).rows[0].windows == ()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no zip at all", "folder"])

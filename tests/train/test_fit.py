@@ -18,6 +18,7 @@ from train.classifier import ClassifierLesson, build, training_split
 from train.data import LabelledImages, load
 from train.evaluate import keras_top1
 from train.fit import Trained, fit
+from train.models.lenet import lenet5
 from train.recipe import Recipe, load_recipe
 
 RECIPE = replace(load_recipe("lenet_digits"), epochs=3, flip=True)
@@ -78,6 +79,29 @@ def test_a_resumed_training_gives_the_same_weights(
         assert np.array_equal(ours, theirs)
     assert recorder.epochs == unbroken[1].epochs[-len(recorder.epochs) :]
     assert list(tmp_path.iterdir()) == [checkpoint]
+
+
+def test_dropout_and_adam_resume_to_the_same_weights(digits: LabelledImages, tmp_path: Path) -> None:
+    """What is drawn at random in a layer, and what an optimiser remembers, are in the checkpoint too."""
+    changes = {"dropout": 0.5, "optimiser": "adam", "learning_rate": 0.001, "schedule": "step", "l2": 0.001}
+    recipe = replace(RECIPE, epochs=1, activation="elu", initialiser="lsuv", preprocess="whiten", **changes)
+    few = digits.take(np.arange(320), " 320")
+    whole = fit(ClassifierLesson(recipe, few, None), tmp_path / "x.keras", Recorder())
+    checkpoint = tmp_path / "y.keras"
+    with pytest.raises(KeyboardInterrupt):
+        fit(ClassifierLesson(recipe, few, None), checkpoint, Recorder(5), checkpoint_interval_s=0)
+    resumed = fit(ClassifierLesson(recipe, few, None), checkpoint, Recorder(), resume=True)
+    assert weights_sha256(resumed.model) == weights_sha256(whole.model)
+    assert not any(isinstance(layer, layers.Dropout) for layer in whole.model.layers)
+
+
+def test_a_training_whose_loss_climbs_is_stopped(digits: LabelledImages, tmp_path: Path) -> None:
+    recorder = Recorder()
+    with pytest.raises(CheckFailed, match="lower learning_rate, which is 3"):
+        fit(
+            ClassifierLesson(replace(RECIPE, learning_rate=3.0), digits, None), tmp_path / "x.keras", recorder
+        )
+    assert len(recorder.steps) < 100
 
 
 def test_no_checkpoint_before_its_time(digits: LabelledImages, tmp_path: Path) -> None:
@@ -155,7 +179,7 @@ def test_what_is_no_checkpoint_is_refused(digits: LabelledImages, tmp_path: Path
     path = tmp_path / "x.keras"
     with pytest.raises(InputError, match="Nothing to resume"):
         fit(ClassifierLesson(RECIPE, digits, None), path, Recorder(), resume=True)
-    build(RECIPE, 10).save(path)
+    lenet5(32, 32, 10).save(path)
     with pytest.raises(InputError, match="no checkpoint of ours"):
         fit(ClassifierLesson(RECIPE, digits, None), path, Recorder(), resume=True)
 
@@ -177,6 +201,6 @@ def with_softmax_over_rows(height: int, width: int, classes: int) -> keras.Model
         (f"{__name__}:with_softmax_over_rows", 32, "expected logits"),
     ],
 )
-def test_a_network_that_cannot_be_built(model: str, height: int, words: str) -> None:
+def test_a_network_that_cannot_be_built(model: str, height: int, words: str, digits: LabelledImages) -> None:
     with pytest.raises(InputError, match=words):
-        build(Recipe("own", model, "digits", epochs=1, height=height), 10)
+        build(Recipe("own", model, "digits", epochs=1, height=height), 10, digits.images)

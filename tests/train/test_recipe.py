@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import InputError
+from train.choices import ACTIVATIONS, INITIALISERS, OPTIMISERS, PREPROCESSES, SCHEDULES
 from train.recipe import RECIPES_FOLDER, Recipe, changed, load_recipe
 
 BASE = Recipe(name="base", model="m:f", data="digits", epochs=1)
@@ -23,6 +24,13 @@ VALID: dict[str, st.SearchStrategy[Any]] = {
     "momentum": st.floats(0, 0.999),
     "weight_decay": st.floats(0, 10) | st.integers(0, 3),
     "flip": st.booleans(),
+    "nesterov": st.booleans(),
+    "dropout": st.floats(0, 0.999),
+    "activation": st.sampled_from(["own", *ACTIVATIONS]),
+    "initialiser": st.sampled_from(["own", *INITIALISERS]),
+    "preprocess": st.sampled_from(PREPROCESSES),
+    "optimiser": st.sampled_from(OPTIMISERS),
+    "schedule": st.sampled_from(SCHEDULES),
     "resize": st.sampled_from(["crop", "stretch", "letterbox"]),
     "name": st.from_regex(r"[a-z][a-z0-9-]{0,9}", fullmatch=True),
 }
@@ -53,7 +61,9 @@ WRONG = (
     "epochs", "=3", "epoch=3", "epochs=", "epochs=0", "epochs=-1", "epochs=1.5", "epochs=true", "batch_size=0",
     "learning_rate=0", "learning_rate=nan", "learning_rate=inf", "learning_rate=fast", "momentum=1",
     "weight_decay=-1", "label_smoothing=1", "shift_px=-1", "hold_out=-5", "flip=perhaps", "flip=2",
-    "seed=-1", "seed=4294967296", "resize=zoom", "data=mnist", "name=../x", "name=a/b", "name=", "name=.x",
+    "dropout=1", "activation=swish", "initialiser=zero", "norm=layer", "preprocess=pca", "optimiser=lion",
+    "schedule=poly", "nesterov=2", "skip_corrupt=yes", "seed=-1", "seed=4294967296", "resize=zoom",
+    "data=mnist", "name=../x", "name=a/b", "name=", "name=.x",
 )  # fmt: skip
 
 
@@ -93,8 +103,33 @@ def test_a_recipe_may_lie_anywhere(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(InputError, match="convnetjs_cifar10, face, face_plus, lenet_digits"):
-        load_recipe("lenet")
+    with pytest.raises(InputError, match=r"convnetjs_cifar10, face, face_plus, .*lenet_digits") as refused:
+        load_recipe("lenet_digit")
+    assert "Did you mean lenet_digits" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "near"),
+    [
+        ("epoch=3", "Did you mean epochs"),
+        ("learning-rate=3", "Did you mean learning_rate?"),
+        ("activation=leakyrelu", "Did you mean leaky_relu or relu?"),
+        ("initialiser=orthogonol", "Did you mean orthogonal?"),
+        ("schedule=onecycle", "Did you mean one_cycle?"),
+        ("optimiser=adadelt", "Did you mean adadelta?"),
+        ("preprocess=standardize", "Did you mean standardise?"),
+    ],
+)
+def test_the_nearest_names_are_offered(assignment: str, near: str) -> None:
+    with pytest.raises(InputError) as refused:
+        changed(BASE, (assignment,))
+    assert near in str(refused.value)
+
+
+def test_nothing_near_is_no_guess() -> None:
+    with pytest.raises(InputError) as refused:
+        changed(BASE, ("zzzz=3",))
+    assert "Did you mean" not in str(refused.value)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES_FOLDER.glob("[a-z]*.py")), ids=lambda path: path.stem)

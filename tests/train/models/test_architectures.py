@@ -1,0 +1,134 @@
+"""The lecture's architectures: sizes as published, and each learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from edge.errors import InputError
+from train.architecture import architecture
+from train.classifier import ClassifierLesson
+from train.data import LabelledImages, load
+from train.describe import describe
+from train.models import imagenet
+from train.recipe import Recipe, load_recipe
+
+CIFAR = {
+    "lenet:lenet5": (62_006, 651_720),
+    "alexnet:alexnet": (5_167_498, 298_791_936),
+    "vgg:vgg11": (9_228_362, 152_769_536),
+    "vgg:vgg16": (14_724_042, 313_201_664),
+    "inception:inception": (351_506, 51_132_928),
+    "resnet:resnet20": (272_474, 40_813_184),
+    "resnet:resnet56": (855_770, 125_747_840),
+    "convnetjs:convnetjs": (22_522, 3_920_000),
+}
+RECIPES = ("lenet_cifar10", "alexnet_cifar10", "vgg11_cifar10", "inception_cifar10", "resnet20_cifar10")
+
+
+@pytest.fixture(scope="module")
+def digits() -> LabelledImages:
+    data = load("digits", "train", 32, 32)
+    return data.take(np.arange(16), " 16")
+
+
+@pytest.mark.parametrize("name", CIFAR)
+def test_trainable_parameters_and_macs(name: str) -> None:
+    described = describe(architecture(f"train.models.{name}", 32, 32, 10))
+    assert (described.trainable, described.macs) == CIFAR[name]
+    assert described.unknown == ()
+    assert described.misfits == ()
+
+
+def test_resnets_are_as_large_as_published() -> None:
+    """He et al. 2015, table 6: ResNet-20 0.27 M, ResNet-56 0.85 M parameters; 20 and 56 layers with weights."""
+    for layer_count, millions in ((20, 0.27), (56, 0.85)):
+        model = architecture(f"train.models.resnet:resnet{layer_count}", 32, 32, 10)
+        weighted = [layer for layer in model.layers if isinstance(layer, (layers.Conv2D, layers.Dense))]
+        on_the_way = [layer for layer in weighted if not layer.name.endswith("_around")]
+        assert len(on_the_way) == layer_count
+        assert describe(model).trainable / 1e6 == pytest.approx(millions, abs=0.01)
+
+
+def test_an_inception_module_puts_four_ways_side_by_side() -> None:
+    model = architecture("train.models.inception:inception", 32, 32, 10)
+    module = model.get_layer("module1_1")
+    assert [tensor.shape[-1] for tensor in module.input] == [32, 64, 16, 16]
+    assert module.output.shape == (None, 16, 16, 128)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_takes_some_steps(name: str, digits: LabelledImages) -> None:
+    recipe = load_recipe(name)
+    assert isinstance(recipe, Recipe)
+    lesson = ClassifierLesson(replace(recipe, data="digits", batch_size=8, epochs=1), digits, None)
+    keras.utils.set_random_seed(0)
+    model = lesson.compiled()
+    losses = [model.train_on_batch(*batch, return_dict=True)["loss"] for batch in lesson.batches(0, 0)]
+    assert len(losses) == 2
+    assert np.isfinite(losses).all()
+    bare = lesson.bare(model)
+    assert bare.output_shape == (None, 10)
+    assert bare.input_shape == (None, 32, 32, 3)
+
+
+# -- keras.applications ---------------------------------------------------------------------------
+
+EXPECTED = {  # What Keras's own preprocessing makes of 0 and 255, in the order R, G, B.
+    "mobilenet_v2": ((-1, -1, -1), (1, 1, 1)),
+    "mobilenet_v3_small": ((0, 0, 0), (255, 255, 255)),
+    "efficientnet_v2_b0": ((0, 0, 0), (255, 255, 255)),
+    "resnet50": ((-123.68, -116.779, -103.939), (131.32, 138.221, 151.061)),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_normalisation_is_inside_the_graph(name: str) -> None:
+    model = architecture(f"train.models.imagenet:{name}", 64, 64, 5)
+    assert model.output_shape == (None, 5)
+    bytes_ = np.stack([np.zeros((64, 64, 3)), np.full((64, 64, 3), 255)])
+    pixels = (bytes_.astype(np.float32) - 128) / 128
+    normalised = np.asarray(keras.Model(model.input, model.layers[1].output)(pixels))
+    np.testing.assert_allclose(normalised[:, 0, 0], EXPECTED[name], atol=1e-3)
+
+
+def test_an_unknown_network_lists_the_known() -> None:
+    with pytest.raises(InputError, match="none named 'mobilenet', but mobilenet_v2"):
+        architecture("train.models.imagenet:mobilenet", 64, 64, 5)
+
+
+def test_weights_of_a_file_are_taken_but_for_another_head(tmp_path: Path) -> None:
+    trained = keras.applications.MobileNetV2((64, 64, 3), weights=None, classes=7)
+    path = tmp_path / "trained.weights.h5"
+    trained.save_weights(path)
+    model = architecture("train.models.imagenet:mobilenet_v2", 64, 64, 5, weights=str(path))
+    for ours, theirs in zip(model.get_weights()[:-2], trained.get_weights()[:-2], strict=True):
+        assert np.array_equal(ours, theirs)
+    assert model.layers[-1].units == 5
+
+
+@pytest.mark.parametrize("kind", [".weights.h5", ".h5"])
+def test_a_network_of_bgr_gives_the_same_from_rgb(kind: str, tmp_path: Path) -> None:
+    trained = keras.applications.VGG16(
+        weights=None, classes=5, input_shape=(32, 32, 3), classifier_activation=None
+    )
+    path = tmp_path / f"trained{kind}"
+    trained.save_weights(path) if kind == ".weights.h5" else trained.save(path)
+    model = imagenet.vgg16(32, 32, 5, weights=str(path))
+    bytes_ = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
+    theirs = trained(keras.applications.vgg16.preprocess_input(bytes_.copy()))
+    np.testing.assert_allclose(model((bytes_ - 128) / 128), theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.weights.h5"
+    path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match="holds no weights of mobilenetv2"):
+        architecture("train.models.imagenet:mobilenet_v2", 64, 64, 5, weights=str(path))
+    with pytest.raises(InputError, match="starts from fresh weights alone"):
+        architecture("train.models.lenet:lenet5", 32, 32, 5, weights=str(path))

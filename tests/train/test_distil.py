@@ -1,0 +1,88 @@
+"""A teacher's answers: of the very views the pupil sees, computed once, and which teachers are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from edge.errors import InputError
+from edge.pixels import normalise
+from train.augment import View, viewed
+from train.classifier import ClassifierLesson
+from train.data import LabelledImages
+from train.distil import Teacher, soft_targets
+from train.recipe import Recipe
+
+SIZE, CLASSES, N = 6, 3, 40
+
+
+@pytest.fixture
+def data() -> LabelledImages:
+    images = np.random.default_rng(0).integers(0, 256, (N, SIZE, SIZE, 3), np.uint8)
+    return LabelledImages(images, np.arange(N) % CLASSES, ("a", "b", "c"), "made")
+
+
+def network(classes: int = CLASSES) -> keras.Model:
+    """Position matters to it, so that every view has another answer."""
+    pixels = keras.Input((SIZE, SIZE, 3))
+    return keras.Model(pixels, keras.layers.Dense(classes)(keras.layers.Flatten()(pixels)))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    path = tmp_path / "teacher.keras"
+    network().save(path)
+    size = {"height": SIZE, "width": SIZE, "batch_size": 16, "epochs": 9}
+    views = {"flip": True, "shift_px": 2, "shift_step": 2, "jpeg": 0.5}
+    return Recipe(name="pupil", model="m:f", data="digits", teacher=str(path), **size, **views)  # type: ignore[arg-type]
+
+
+def test_the_teacher_answers_for_the_view_before_compression(data: LabelledImages, recipe: Recipe) -> None:
+    teacher, model = Teacher(data, recipe), keras.saving.load_model(recipe.teacher)
+    for epoch in range(recipe.epochs):
+        for view, _ in viewed(data, recipe, epoch):
+            expected = model.predict_on_batch(normalise(view.of(data.images)))
+            assert np.abs(teacher.logits(view) - expected).max() < 0.01
+
+
+def test_each_view_is_computed_once(
+    data: LabelledImages, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = Teacher(data, recipe)
+    asked, predict = [], teacher._model.predict_on_batch
+    monkeypatch.setattr(teacher._model, "predict_on_batch", lambda x: (asked.append(len(x)), predict(x))[1])
+    view = View(np.array([3, 4, 5]), np.array([True, False, True]), np.array([[0, 2, -2], [0, 0, 2]]))
+    other = View(np.array([3, 4, 5]), np.array([True, False, True]), np.array([[0, 2, -2], [2, 0, 2]]))
+    teacher.logits(view)
+    teacher.logits(view)
+    teacher.logits(other)
+    assert asked == [3, 1]
+
+
+def test_soft_targets_mix_label_and_teacher(recipe: Recipe) -> None:
+    mixed = replace(recipe, teacher_share=0.75, temperature=2.0)
+    targets = soft_targets(np.float32([[1, 0]]), np.float32([[0, 2 * np.log(3)]]), mixed)
+    assert targets == pytest.approx(np.array([[0.75 * 0.25 + 0.25, 0.75 * 0.75]]))
+
+
+def test_a_lesson_hands_the_teachers_targets_out(data: LabelledImages, recipe: Recipe) -> None:
+    alone = replace(recipe, teacher_share=1.0, jpeg=0.0)
+    lesson = ClassifierLesson(alone, data, None)
+    images, targets = next(lesson.batches(0, 0))
+    logits = keras.saving.load_model(recipe.teacher).predict_on_batch(images)
+    assert np.abs(targets - np.asarray(keras.ops.softmax(logits))).max() < 0.01
+
+
+def test_more_views_than_can_be_kept_are_refused(data: LabelledImages, recipe: Recipe) -> None:
+    with pytest.raises(InputError, match=r"at most 64 views .* makes 162\. Raise shift_step"):
+        Teacher(data, replace(recipe, shift_px=4, shift_step=1))
+
+
+def test_a_teacher_of_other_classes_is_refused(data: LabelledImages, recipe: Recipe, tmp_path: Path) -> None:
+    network(classes=5).save(tmp_path / "five.keras")
+    with pytest.raises(InputError, match=r"\(None, 5\); the pupil takes .* \(None, 3\)"):
+        Teacher(data, replace(recipe, teacher=str(tmp_path / "five.keras")))

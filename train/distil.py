@@ -1,0 +1,82 @@
+"""What a larger network says of the same views, for a small one to learn (Hinton et al. 2015, arXiv 1503.02531).
+
+The teacher sees each image moved and mirrored as the pupil does, which a pupil gains from (Beyer et al. 2021,
+arXiv 2106.05237), but never compressed: the pupil is to say of a JPEG what the teacher says of the original.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import InputError
+from edge.pixels import normalise
+from train.augment import View
+from train.data import LabelledImages
+from train.recipe import Recipe
+from train.weights import load_keras
+
+MOST_VIEWS = 64
+"""Of one image; each costs two bytes a class and image, and one run of the teacher."""
+
+
+class Teacher:
+    """A trained classifier whose logits are computed once for each view and kept.
+
+    Raises:
+        InputError: it cannot be read, it was trained for other classes or another size, or the recipe draws
+            from more views than can be kept.
+    """
+
+    def __init__(self, data: LabelledImages, recipe: Recipe) -> None:
+        self._images, self._step = data.images, recipe.shift_step
+        self._most = recipe.shift_px // recipe.shift_step
+        views = 2 * (2 * self._most + 1) ** 2
+        if views > MOST_VIEWS:
+            raise InputError(
+                f"A teacher's answers are kept for at most {MOST_VIEWS} views of an image, shift_px="
+                f"{recipe.shift_px} with shift_step={recipe.shift_step} makes {views}. Raise shift_step."
+            )
+        self._model = load_keras(Path(recipe.teacher))
+        _check(self._model, data, recipe)
+        self._known = np.zeros((views, len(data)), np.bool_)
+        self._logits = np.zeros((views, len(data), len(data.class_names)), np.float16)
+
+    def logits(self, view: View) -> NDArray[np.float32]:
+        """Float32 (N, classes) for the images of a batch."""
+        kept = self._number(view), view.chosen
+        new = np.flatnonzero(~self._known[kept])
+        if len(new):
+            unseen = View(view.chosen[new], view.mirror[new], view.shift[:, new])
+            said = self._model.predict_on_batch(normalise(unseen.of(self._images)))
+            self._logits[kept[0][new], kept[1][new]] = said
+            self._known[kept[0][new], kept[1][new]] = True
+        return self._logits[kept].astype(np.float32)
+
+    def _number(self, view: View) -> NDArray[np.int64]:
+        side = 2 * self._most + 1
+        rows, columns = view.shift // self._step + self._most
+        number: NDArray[np.int64] = (view.mirror * side + rows) * side + columns
+        return number
+
+
+def soft_targets(
+    one_hot: NDArray[np.float32], logits: NDArray[np.float32], recipe: Recipe
+) -> NDArray[np.float32]:
+    """`teacher_share` of the teacher's probabilities at `temperature`, the rest of the label: (N, classes)."""
+    said = np.exp((logits - logits.max(axis=1, keepdims=True)) / recipe.temperature)
+    said /= said.sum(axis=1, keepdims=True)
+    mixed: NDArray[np.float32] = recipe.teacher_share * said + (1 - recipe.teacher_share) * one_hot
+    return mixed
+
+
+def _check(model: keras.Model, data: LabelledImages, recipe: Recipe) -> None:
+    wanted = (None, recipe.height, recipe.width, 3), (None, len(data.class_names))
+    found = tuple(model.input_shape), tuple(model.output_shape)
+    if found != wanted:
+        raise InputError(
+            f"The teacher {recipe.teacher} takes {found[0]} to {found[1]}; the pupil takes {wanted[0]} to {wanted[1]}."
+        )
