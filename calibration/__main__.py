@@ -10,11 +10,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from calibration.calibrate import calibrate, work
+from calibration.coverage import Coverage, coverage, doubts
 from calibration.fold import fold
 from calibration.graph import Graph, read
-from calibration.plan import METHODS, Plan, make_plan, passes
+from calibration.options import Choices, calibration_options
+from calibration.plan import Plan
 from calibration.quantize import asymmetric, symmetric
-from calibration.samples import Samples, read_samples
+from calibration.samples import Samples, preprocessing, read_samples
+from calibration.settings import Settings
 from edge.bundle import InputSpec
 from edge.errors import InputError, SightlineError
 from train.card import card_path, read_card
@@ -26,24 +30,27 @@ from train.weights import load_keras
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'.")
-@click.option("--ranges", help="minmax or percentile:P; by default what suits the task.")
-@click.option("--samples", default=512, show_default=True, help="Training images to watch.")
+@calibration_options
 @click.option("--out", type=click.Path(path_type=Path), help="Write the plan there, as JSON.")
-def calibrate(model: Path, data: str, ranges: str | None, samples: int, out: Path | None) -> None:
+def main(model: Path, data: str, choices: Choices, out: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:
         network = load_keras(model)
         spec = read_card(model).input if card_path(model).exists() else _own_input(network, data)
         if is_boxed(data):
             network = resized(network, spec.height, spec.width)
-        method = ranges or METHODS["faces" if is_boxed(data) else "classification"]
         graph = fold(read(network))
-        plan = _watched(graph, read_samples(data, spec, samples), method)
+        settings = choices.settings("faces" if is_boxed(data) else "classification")
+        samples = read_samples(data, spec, choices.count, settings.sample)
+        plan = _watched(graph, samples, settings, preprocessing(spec))
         if out is not None:
             plan.write(out)
+        covered = coverage(graph, plan, samples.held_out) if samples.held_out is not None else {}
     except SightlineError as error:
         raise click.UsageError(str(error)) from error
-    Console().print(_table(graph, plan))
+    Console().print(_table(graph, plan, covered))
+    for doubt in doubts(samples, covered):
+        click.echo(f"Doubt: {doubt}", err=True)
 
 
 def _own_input(network: Any, data: str) -> InputSpec:
@@ -54,25 +61,31 @@ def _own_input(network: Any, data: str) -> InputSpec:
     return InputSpec(height=height, width=width, resize="letterbox" if is_boxed(data) else "crop")
 
 
-def _watched(graph: Graph, samples: Samples, ranges: str) -> Plan:
+def _watched(graph: Graph, samples: Samples, settings: Settings, pixels: str) -> Plan:
     with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("calibrating", total=passes(ranges) * len(samples.images))
-        advance = progress.advance
-        return make_plan(graph, samples.images, samples.source, ranges, lambda done: advance(bar, done))
+        bar = progress.add_task("calibrating", total=work(graph, len(samples.images), settings))
+        return calibrate(graph, samples, settings, pixels, lambda done: progress.advance(bar, done))
 
 
-def _table(graph: Graph, plan: Plan) -> Table:
-    title = f"{plan.method} over {plan.source}; scales, and TFLite's zero points"
+def _table(graph: Graph, plan: Plan, covered: dict[str, Coverage]) -> Table:
+    title = (
+        f"{plan.method} over {plan.source}; scales, and TFLite's zero points; of held-out images: how far "
+        "they fill the range, and the share of values outside"
+    )
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for column in ("tensor", "shape", "low", "high", "TFLite", "zero", "TensorRT"):
+    for column in ("tensor", "shape", "low", "high", "TFLite", "zero", "TensorRT", "filled", "outside"):
         table.add_column(column, justify="left" if column == "tensor" else "right", no_wrap=True)
     for name, (low, high) in plan.ranges.items():
         tflite, tensorrt = asymmetric(low, high), symmetric(low, high)
         shape = "x".join(map(str, graph[name].shape))
         scales = (f"{tflite.scale:.5f}", str(tflite.zero_point), f"{tensorrt.scale:.5f}")
-        table.add_row(name, shape, f"{low:.3f}", f"{high:.3f}", *scales)
+        table.add_row(name, shape, f"{low:.3f}", f"{high:.3f}", *scales, *_covered(covered.get(name)))
     return table
 
 
+def _covered(found: Coverage | None) -> tuple[str, str]:
+    return (f"{100 * found.filled:.0f} %", f"{100 * found.outside:.3f} %") if found else ("", "")
+
+
 if __name__ == "__main__":
-    calibrate()
+    main()

@@ -1,9 +1,10 @@
 """The network as a device runs it: what training alone needs is folded away, exactly.
 
-Four rewrites, each from a graph to a graph that computes the same function:
-layers without effect at inference go, batch normalisation becomes part of the convolution before
-it, dense layers become convolutions (per-channel rounding of matrix products does not convert to
-TFLite), and nodes that nobody reads are dropped.
+Rewrites, each from a graph to a graph that computes the same function: layers without effect at
+inference go, layers without an int8 operator become several (`calibration.lower`), batch
+normalisation becomes part of the convolution before it, dense layers become convolutions
+(per-channel rounding of matrix products does not convert to TFLite), ReLU moves before a maximum,
+reshapes that undo each other go, and nodes that nobody reads are dropped.
 """
 
 from __future__ import annotations
@@ -14,20 +15,46 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.graph import Graph, Node, Weights
+from calibration.lower import FIXED_RANGES, activation_of, expanded, lower
+from calibration.reading import CUSTOM
 from edge.errors import InputError
 
 WEIGHTED = frozenset({"Conv2D", "DepthwiseConv2D"})
-POOLS = frozenset({"MaxPooling2D", "AveragePooling2D", "GlobalAveragePooling2D"})
-MERGES = frozenset({"Add", "Concatenate"})
+GLOBAL_POOLS = frozenset({"GlobalAveragePooling2D", "GlobalMaxPooling2D"})
+POOLS = frozenset({"MaxPooling2D", "AveragePooling2D"}) | GLOBAL_POOLS
+MERGES = frozenset({"Add", "Multiply", "Concatenate"})
 SHAPES = frozenset({"Flatten", "Reshape", "ZeroPadding2D", "UpSampling2D"})
-ACTIVATIONS = frozenset({"ReLU", "Activation"})
+ACTIVATIONS = frozenset({"ReLU", "Activation", "HardSwish"})
 SUPPORTED = WEIGHTED | POOLS | MERGES | SHAPES | ACTIVATIONS | {"InputLayer"}
-FUSED_ACTIVATIONS = frozenset({"linear", "relu", "relu6"})
+WRITTEN_OTHERWISE = (
+    "Dense",
+    "SeparableConv2D",
+    "BatchNormalization",
+    "Rescaling",
+    "Normalization",
+    "Softmax",
+)
+"""What becomes other layers on the way."""
 
 _NO_EFFECT = frozenset(
-    {"Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianNoise", "GaussianDropout", "Identity"}
+    {
+        "Dropout",
+        "SpatialDropout2D",
+        "AlphaDropout",
+        "GaussianNoise",
+        "GaussianDropout",
+        "Identity",
+        "ActivityRegularization",
+        "RandomFlip",
+        "RandomRotation",
+        "RandomZoom",
+        "RandomTranslation",
+        "RandomContrast",
+        "RandomBrightness",
+    }
 )
-_FOLDS = WEIGHTED | {"Dense"}
+_RELU_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D")
+_FOLDS = WEIGHTED | {"Dense", "Conv2DTranspose"}
 
 
 def fold(graph: Graph) -> Graph:
@@ -36,7 +63,9 @@ def fold(graph: Graph) -> Graph:
     Raises:
         InputError: a layer has no int8 form here; the message names it and those that have.
     """
-    folded = without_unread(dense_as_convolutions(fold_norms(without_effectless(graph))))
+    plain = fold_norms(lower(without_effectless(graph)))
+    plain = mean_apart(plain)
+    folded = without_unread(relu_first(without_idle_reshapes(dense_as_convolutions(plain))))
     for node in folded.nodes:
         _check_supported(node)
     return folded
@@ -97,13 +126,15 @@ def dense_as_convolutions(graph: Graph) -> Graph:
     lifted: dict[str, Node] = {}  # (C,) in the old graph, (1, 1, C) in the new one
     nodes: list[Node] = []
     for node in graph.nodes:
-        source = graph[node.inputs[0]] if node.inputs else None
-        if node.kind == "Dense" and source is not None:
-            nodes.append(_dense(node, graph, source, lifted))
-        elif node.kind == "GlobalAveragePooling2D" and not node.config["keepdims"]:
+        maps = bool(node.inputs) and all(name in lifted for name in node.inputs)
+        if node.kind == "Dense":
+            nodes.append(_dense(node, graph, graph[node.inputs[0]], lifted))
+        elif node.kind in GLOBAL_POOLS and not node.config["keepdims"]:
             nodes.append(replace(node, config={**node.config, "keepdims": True}, shape=(1, 1, *node.shape)))
-        elif node.kind in ACTIVATIONS and source is not None and source.name in lifted:
-            nodes.append(replace(node, shape=lifted[source.name].shape))
+        elif maps and node.kind in _ON_MAPS_TOO:
+            nodes.append(_on_map(node))
+        elif node.kind == "Multiply" and len(node.shape) == 3:
+            nodes.append(node)  # of a map and, maybe, a vector that is (1, 1, C) now: it broadcasts
         else:
             present = {known.name for known in nodes}
             nodes.extend(new for new in _lowered(node, lifted) if new.name not in present)
@@ -116,6 +147,61 @@ def dense_as_convolutions(graph: Graph) -> Graph:
     return Graph(tuple(nodes), _renamed(graph, {name: node.name for name, node in flat.items()}))
 
 
+def without_idle_reshapes(graph: Graph) -> Graph:
+    """Drop a Reshape or Flatten whose output is, after others like it, what went into the first of them."""
+
+    def origin(node: Node) -> str | None:
+        name = node.name
+        while graph[name].kind in ("Reshape", "Flatten"):
+            name = graph[name].inputs[0]
+            if graph[name].shape == node.shape:
+                return name
+        return None
+
+    alias = {node.name: found for node in graph.nodes if (found := origin(node)) is not None}
+    kept = (node for node in graph.nodes if node.name not in alias)
+    nodes = tuple(replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs)) for node in kept)
+    return Graph(nodes, _renamed(graph, alias))
+
+
+def relu_first(graph: Graph) -> Graph:
+    """ReLU of a maximum, a copy or a padding is the same of the ReLU, which then fuses into what stands before."""
+    relus = {
+        node.name: relu
+        for node in graph.nodes
+        if node.kind in _RELU_GOES_THROUGH
+        and (relu := graph.only_consumer(node.name)) is not None
+        and is_relu(relu)
+    }
+    alias = {relu.name: pool for pool, relu in relus.items()}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        inputs = tuple(alias.get(name, name) for name in node.inputs)
+        if node.name in relus:
+            relu = replace(relus[node.name], inputs=inputs, shape=graph[node.inputs[0]].shape)
+            nodes += [relu, replace(node, inputs=(relu.name,))]
+        elif node.name not in alias:
+            nodes.append(replace(node, inputs=inputs))
+    return Graph(tuple(nodes), _renamed(graph, alias))
+
+
+def mean_apart(graph: Graph) -> Graph:
+    """Put an identity between a pool of means and its ReLU.
+
+    TFLite's converter fuses the two, and then refuses the pool: its output must have the scale of its input.
+    """
+
+    def split(node: Node) -> list[Node]:
+        source = graph[node.inputs[0]] if node.inputs else node
+        if source.kind != "AveragePooling2D" or not is_relu(node):
+            return [node]
+        ones, name = np.ones(node.shape[-1:], np.float32), f"{node.name}_identity"
+        identity = replace(node, name=name, config={"name": name})
+        return [_depthwise(identity, ones, 0 * ones), replace(node, inputs=(name,))]
+
+    return expanded(graph, split)
+
+
 def without_unread(graph: Graph) -> Graph:
     """Drop nodes whose output nobody reads."""
     needed = {*graph.outputs.values(), graph.nodes[0].name}
@@ -126,27 +212,38 @@ def without_unread(graph: Graph) -> Graph:
 
 
 def _check_supported(node: Node) -> None:
-    if node.kind not in SUPPORTED or (node.kind in ACTIVATIONS and not is_relu(node)):
-        what = node.config["activation"] if node.kind == "Activation" else node.kind
-    elif node.kind in WEIGHTED and _named_activation(node) not in FUSED_ACTIVATIONS:
-        what = f"{node.kind} with activation {_named_activation(node)}"
-    elif node.config.get("groups", 1) != 1:
-        what = f"{node.kind} with groups={node.config['groups']}"
-    elif node.config.get("data_format", "channels_last") != "channels_last":
-        what = f"{node.kind} with data_format={node.config['data_format']}"
-    elif node.config.get("interpolation", "nearest") != "nearest":
-        what = f"{node.kind} with interpolation={node.config['interpolation']}"
+    config = node.config
+    if node.kind not in SUPPORTED:
+        what = node.kind
+    elif node.kind in ACTIVATIONS and not _has_integers(node):
+        what = activation_of(node) if node.kind == "Activation" else f"{node.kind} with {_bounds(node)}"
+    elif node.kind in WEIGHTED and activation_of(node) != "linear":
+        what = f"{node.kind} with activation {activation_of(node)}"
+    elif config.get("groups", 1) != 1:
+        what = f"{node.kind} with groups={config['groups']}"
+    elif config.get("data_format", "channels_last") not in ("channels_last", None):
+        what = f"{node.kind} with data_format={config['data_format']}"
+    elif config.get("interpolation", "nearest") != "nearest":
+        what = f"{node.kind} with interpolation={config['interpolation']}"
+    elif node.kind == "Concatenate" and config.get("axis", -1) not in (-1, len(node.shape)):
+        what = f"Concatenate with axis={config['axis']}"
     else:
         return
+    own = ", which int8 export cannot look into" if node.kind.startswith(CUSTOM) else ""
+    known = sorted(SUPPORTED - {"InputLayer"} | set(WRITTEN_OTHERWISE))
     raise InputError(
-        f"Layer '{node.name}' ({what}) has no int8 form here. Known: {', '.join(sorted(SUPPORTED))}, "
-        "Dense and BatchNormalization, with ReLU or ReLU6. Export fp32 and fp16 only (--precisions fp32,fp16)."
+        f"Layer '{node.name}' ({what}{own}) has no int8 form here. Known: {', '.join(known)}, with ReLU, ReLU6, "
+        "swish, hard-swish, sigmoid, hard-sigmoid, tanh and softmax. Export fp32 and fp16 only "
+        "(--precisions fp32,fp16)."
     )
 
 
-def _named_activation(node: Node) -> str:
-    activation = node.config["activation"]
-    return activation if isinstance(activation, str) else str(activation.get("class_name", activation))
+def _has_integers(node: Node) -> bool:
+    return is_relu(node) or node.kind == "HardSwish" or activation_of(node) in FIXED_RANGES
+
+
+def _bounds(node: Node) -> str:
+    return ", ".join(f"{key}={node.config.get(key)}" for key in ("max_value", "negative_slope", "threshold"))
 
 
 def _affine(norm: Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -162,19 +259,30 @@ def _affine(norm: Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def _scaled(layer: Node, gain: NDArray[np.float32], shift: NDArray[np.float32]) -> Node:
     kernel = layer.weights[0]
     # A depthwise kernel is (h, w, in, multiplier) and its output channels are in * multiplier.
-    factor = gain.reshape(kernel.shape[2:]) if layer.kind == "DepthwiseConv2D" else gain
+    # One of a transposed convolution is (h, w, out, in).
+    places = {"DepthwiseConv2D": kernel.shape[2:], "Conv2DTranspose": (-1, 1)}
+    factor = gain.reshape(places.get(layer.kind, (-1,)))
     bias = layer.weights[1] if layer.config["use_bias"] else np.zeros_like(gain)
     weights = (kernel * factor, bias * gain + shift)
     return replace(layer, weights=weights, config={**layer.config, "use_bias": True})
 
 
 def _depthwise(norm: Node, gain: NDArray[np.float32], shift: NDArray[np.float32]) -> Node:
-    if len(norm.shape) != 3:
+    if len(norm.shape) not in (1, 3):
         raise InputError(
-            f"Batch normalisation '{norm.name}' works on a vector and has no dense layer before it to fold into."
+            f"Batch normalisation '{norm.name}' works on {norm.shape}; expected a map or a vector."
         )
     config = {"name": norm.name, "kernel_size": (1, 1), "use_bias": True, "activation": "linear"}
     return replace(norm, kind="DepthwiseConv2D", config=config, weights=(gain.reshape(1, 1, -1, 1), shift))
+
+
+_ON_MAPS_TOO = ACTIVATIONS | MERGES | {"DepthwiseConv2D"}
+"""Layers that do to a (1, 1, C) map what they do to a vector; a depthwise one is a norm that did not fold."""
+
+
+def _on_map(node: Node) -> Node:
+    config = {**node.config, "axis": -1} if node.kind == "Concatenate" else node.config
+    return replace(node, config=config, shape=(1, 1, *node.shape))
 
 
 def _dense(node: Node, graph: Graph, source: Node, lifted: dict[str, Node]) -> Node:
@@ -197,6 +305,10 @@ def _dense(node: Node, graph: Graph, source: Node, lifted: dict[str, Node]) -> N
 
 def _lowered(node: Node, lifted: dict[str, Node]) -> list[Node]:
     """The node itself, after a Reshape for each input of it that has become a map."""
+    if node.kind == "DepthwiseConv2D" and len(node.shape) == 1:
+        raise InputError(
+            f"Batch normalisation '{node.name}' works on a vector that is not made from a map; no int8 form."
+        )
     flat = [_flat(lifted[name]) for name in node.inputs if name in lifted]
     inputs = tuple(_flat(lifted[name]).name if name in lifted else name for name in node.inputs)
     return [*flat, replace(node, inputs=inputs)]

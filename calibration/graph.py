@@ -6,7 +6,7 @@ read it from a Keras model, rewrite it with ordinary functions, build a Keras mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -83,13 +83,22 @@ Call = Callable[[Any, Node, list[KerasTensor]], KerasTensor]
 def read(model: Any) -> Graph:
     """The graph of a Keras Functional or Sequential model with one input.
 
+    Models inside it are taken apart, and a layer that is called twice becomes two nodes with the same weights:
+    each place has a range of its own.
+
     Raises:
-        InputError: several inputs, a nested model, or a layer that is called twice.
+        InputError: several inputs, sizes that are not fixed, or a model without a recorded graph.
     """
+    from calibration.reading import nodes_of
+
     if len(model.inputs) != 1:
-        raise InputError(f"Model '{model.name}' has {len(model.inputs)} inputs; expected one, the pixels.")
-    outputs = {head: tensor._keras_history.operation.name for head, tensor in heads(model).items()}
-    return Graph(_unique([_node(call) for call in _calls(model)]), outputs)
+        names = ", ".join(tensor._keras_history.operation.name for tensor in model.inputs)
+        raise InputError(
+            f"Model '{model.name}' has {len(model.inputs)} inputs ({names}); expected one, the pixels. "
+            "Export fp32 and fp16 only, or give the others as constants."
+        )
+    nodes, names_of = nodes_of(model)
+    return Graph(nodes, {head: names_of[id(tensor)] for head, tensor in heads(model).items()})
 
 
 def heads(model: Any) -> dict[str, KerasTensor]:
@@ -154,45 +163,14 @@ def make_layer(node: Node) -> Any:
 
     if node.kind == "UpSampling2D" and node.config["interpolation"] == "nearest":
         return _nearest_layer()(node.config["size"], name=node.name)
+    if node.kind == "HardSwish":
+        return _hard_swish_layer()(name=node.name)
     return getattr(keras.layers, node.kind).from_config(node.config)
 
 
 def call_layer(layer: Any, inputs: list[KerasTensor]) -> KerasTensor:
     """Call a layer the way its kind expects: merging layers take a list."""
     return layer(inputs if len(inputs) > 1 else inputs[0])
-
-
-def _calls(model: Any) -> Iterable[Any]:
-    """The model's calls in topological order; Keras keeps them by depth, deepest first."""
-    import keras
-
-    functional = model if hasattr(model, "_nodes_by_depth") else keras.Model(model.inputs[0], model.outputs)
-    by_depth = functional._nodes_by_depth
-    return (call for depth in sorted(by_depth, reverse=True) for call in by_depth[depth])
-
-
-def _node(call: Any) -> Node:
-    layer = call.operation
-    if hasattr(layer, "layers"):
-        raise InputError(
-            f"Layer '{layer.name}' is a model inside the model. Call its layers on the outer model's tensors, "
-            "so that the network is one graph, or export fp32 and fp16 only."
-        )
-    parents = tuple(tensor._keras_history.operation.name for tensor in call.arguments.keras_tensors)
-    weights = tuple(np.asarray(w, np.float32) for w in layer.get_weights())
-    shape = tuple(call.output_tensors[0].shape[1:])
-    return Node(layer.name, type(layer).__name__, layer.get_config(), weights, parents, shape)
-
-
-def _unique(nodes: list[Node]) -> tuple[Node, ...]:
-    names = [node.name for node in nodes]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(
-            f"Layer '{twice[0]}' is called more than once; one range cannot serve several places. "
-            "Give each call a layer of its own, or export fp32 and fp16 only."
-        )
-    return tuple(nodes)
 
 
 @cache
@@ -215,3 +193,18 @@ def _nearest_layer() -> Any:
             return tf.raw_ops.ResizeNearestNeighbor(images=inputs, size=size)
 
     return Nearest
+
+
+@cache
+def _hard_swish_layer() -> Any:
+    """The class that stands for hard-swish. Made on first use, since defining it needs Keras."""
+    import keras
+    import tensorflow as tf
+
+    class HardSwish(keras.layers.Layer):  # type: ignore[misc]
+        """x * relu6(x + 3) / 6, in the one order of operations that TFLite's converter makes HARD_SWISH of."""
+
+        def call(self, inputs: Any) -> Any:
+            return inputs * tf.nn.relu6(inputs + 3.0) * (1 / 6)
+
+    return HardSwish

@@ -1,8 +1,4 @@
-"""The range of each tensor over a sample of real images.
-
-Two passes in bounded memory: the first finds minima and maxima, the second, where percentiles are
-asked for, fills a histogram of fixed size between them.
-"""
+"""What each tensor holds over a sample of real images: one pass, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,21 +8,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fold import SHAPES, is_relu
+from calibration.fold import SHAPES, WEIGHTED, is_relu
 from calibration.graph import Graph, Node, build
+from calibration.histogram import Histogram
+from calibration.lower import FIXED_RANGES, activation_of
+from calibration.ranges import Range, range_method
+from calibration.samples import Pictures
 from edge.errors import InputError
-from edge.pixels import Image, normalise
+from edge.pixels import normalise
 
-Range = tuple[float, float]
 Progress = Callable[[int], None]
+"""Told how many images went through once more."""
 
-BINS = 2048
 BATCH_PIXELS = 64 * 128 * 128
 MOST_IMAGES = 64
 """At once: so many images, or as many as have so many pixels, since every activation is held with them."""
 
-KEEP_RANGE = SHAPES | {"MaxPooling2D", "AveragePooling2D"}
+KEEP_RANGE = SHAPES | {"MaxPooling2D", "AveragePooling2D", "GlobalMaxPooling2D"}
 """Layers whose output has the range, and in int8 the scale, of their input."""
+
+_FUSES = WEIGHTED | {"Add", "Multiply"}
+"""Operators that both targets compute together with the ReLU behind them."""
 
 
 def measured(graph: Graph) -> tuple[Node, ...]:
@@ -42,57 +44,54 @@ def measured(graph: Graph) -> tuple[Node, ...]:
     )
 
 
-def min_max(graph: Graph, images: Image, progress: Progress = lambda done: None) -> dict[str, Range]:
-    """Smallest and largest value of each measured node: uint8 (N, H, W, 3) images in."""
-    ranges: dict[str, Range] = {}
-    for name, values in _outputs(graph, images, progress):
-        low, high = ranges.get(name, (np.inf, -np.inf))
-        ranges[name] = min(low, float(values.min())), max(high, float(values.max()))
-    return ranges
+def observe(graph: Graph, images: Pictures, progress: Progress = lambda done: None) -> dict[str, Histogram]:
+    """The histogram of each measured node over images, uint8 (N, H, W, 3).
 
-
-def percentile(
-    graph: Graph, images: Image, percent: float, progress: Progress = lambda done: None
-) -> dict[str, Range]:
-    """The range that holds `percent` of the values of each side's tail, from a 2,048-bin histogram.
-
-    A value of 99.99 leaves out the largest 0.01 % and the smallest 0.01 % of all activations.
+    Raises:
+        InputError: a node gives infinities or NaN; the message names it.
     """
-    if not 50 < percent <= 100:
-        raise InputError(f"A percentile lies above 50 and up to 100, got {percent}.")
-    outer = min_max(graph, images, progress)
-    counts: dict[str, NDArray[np.int64]] = {name: np.zeros(BINS, np.int64) for name in outer}
-    for name, values in _outputs(graph, images, progress):
-        counts[name] += np.histogram(values, BINS, _not_empty(outer[name]))[0]
-    return {name: _tails(counts[name], _not_empty(outer[name]), percent) for name in outer}
+    histograms: dict[str, Histogram] = {}
+    for name, values in outputs(graph, images, progress):
+        try:
+            histograms.setdefault(name, Histogram()).add(values)
+        except ValueError as error:
+            raise InputError(
+                f"Layer '{name}' gives values that are {error} on the calibration images: no range can hold "
+                "them. Likely a training that diverged, or weights of another scale; evaluate the float model."
+            ) from error
+    return histograms
 
 
-def _tails(counts: NDArray[np.int64], outer: Range, percent: float) -> Range:
-    edges = np.linspace(*outer, BINS + 1)
-    share = np.cumsum(counts) / counts.sum()
-    low = edges[int(np.searchsorted(share, 1 - percent / 100, side="right"))]
-    high = edges[min(BINS, int(np.searchsorted(share, percent / 100 - 1e-12)) + 1)]
-    return float(low), float(high)
+def ranges(
+    graph: Graph, images: Pictures, method: str, progress: Progress = lambda done: None
+) -> dict[str, Range]:
+    """The range of each measured node; of an activation whose scale TFLite prescribes, that one."""
+    chosen = range_method(method)
+    found = observe(graph, images, progress)
+    fixed = {node.name: FIXED_RANGES.get(activation_of(node)) for node in measured(graph)}
+    return {name: fixed[name] or chosen(histogram) for name, histogram in found.items()}
 
 
-def _not_empty(outer: Range) -> Range:
-    low, high = outer
-    return (low, high) if high > low else (low, low + 1e-6)
+def outputs(
+    graph: Graph, images: Pictures, progress: Progress = lambda done: None
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Each measured node's name and output, float32 (n, ...), batch by batch."""
+    names = [node.name for node in measured(graph)]
+    watch = _watching(graph, names)
+    for pixels in batches(images):
+        yield from zip(names, (np.asarray(values) for values in watch(pixels)), strict=True)
+        progress(len(pixels))
+
+
+def batches(images: Pictures) -> Iterator[NDArray[np.float32]]:
+    """Normalised pixels, float32 (n, H, W, 3), as many at a time as memory is meant for."""
+    size = min(MOST_IMAGES, max(1, BATCH_PIXELS // (images.shape[1] * images.shape[2])))
+    return (normalise(images[start : start + size]) for start in range(0, len(images), size))
 
 
 def _fused_into_relu(graph: Graph, node: Node) -> bool:
     reader = graph.only_consumer(node.name)
-    return reader is not None and is_relu(reader)
-
-
-def _outputs(graph: Graph, images: Image, progress: Progress) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    names = [node.name for node in measured(graph)]
-    watch = _watching(graph, names)
-    size = min(MOST_IMAGES, max(1, BATCH_PIXELS // (images.shape[1] * images.shape[2])))
-    for start in range(0, len(images), size):
-        batch = normalise(images[start : start + size])
-        yield from zip(names, (np.asarray(values) for values in watch(batch)), strict=True)
-        progress(len(batch))
+    return node.kind in _FUSES and reader is not None and is_relu(reader)
 
 
 def _watching(graph: Graph, names: list[str]) -> Callable[[NDArray[np.float32]], list[Any]]:

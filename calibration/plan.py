@@ -2,48 +2,108 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+import base64
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from calibration import observers
+from calibration.equalise import equalised, equalising_factors
 from calibration.fold import WEIGHTED
 from calibration.graph import Graph, Node
-from calibration.observers import KEEP_RANGE, Progress, Range
-from calibration.quantize import PIXELS, TensorParams, asymmetric, kernel_scales, symmetric
-from edge.bundle import Format, TaskName
+from calibration.observers import KEEP_RANGE, Progress
+from calibration.provenance import Provenance, graph_sha256, list_sha256, tool_versions
+from calibration.quantize import (
+    PIXELS,
+    TensorParams,
+    Up,
+    asymmetric,
+    kernel_scales,
+    rounded_kernel,
+    symmetric,
+)
+from calibration.ranges import Range
+from calibration.samples import Pictures, Samples, pixels_sha256
+from calibration.settings import DEFAULT_METHOD, Settings
+from edge.bundle import Format
 from edge.errors import InputError
 from edge.files import write_text
-from edge.pixels import Image
 
-DEFAULT_METHOD = "percentile:99.99"
-METHODS: dict[TaskName, str] = {"classification": DEFAULT_METHOD, "faces": "minmax"}
-"""By task, unless the call names one. A detector's rare large values are its faces: cutting off the largest
-0.01 % cost `models/face.keras` 1.2 (TFLite) to 1.5 points (ONNX) of AP50 at 320x320."""
+Values = tuple[float, ...]
 
 
 class Plan(BaseModel):
-    """Ranges and scales by node name.
+    """Ranges, scales and repairs by node name.
 
     Attributes:
-        method: how the ranges were chosen, `minmax` or `percentile:P`.
+        settings: how the ranges were chosen, and which repairs were made.
         ranges: of each measured node's output, in real units.
         kernel_scales: of each convolution, one an output channel, in real units a step.
-        samples: how many images were watched; samples_sha256: which ones.
-        source: where they came from.
+        equalised: of a convolution, what each output channel was divided by, see `calibration.equalise`.
+        bias_shifts: of a convolution, what is added to each output channel's bias.
+        rounding: of a convolution, which weights round up: bits in the kernel's order, packed, as base64.
+            A convolution that is not named rounds to the nearest.
+        samples: how many images were watched; sample_ids: which ones; source: where they came from.
+        provenance: what all this was decided from.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: str
+    settings: Settings
     ranges: dict[str, Range]
-    kernel_scales: dict[str, tuple[float, ...]]
+    kernel_scales: dict[str, Values]
+    equalised: dict[str, Values] = {}
+    bias_shifts: dict[str, Values] = {}
+    rounding: dict[str, str] = {}
     samples: int
-    samples_sha256: str
+    sample_ids: tuple[str, ...] = ()
     source: str
+    provenance: Provenance
+
+    @field_validator("ranges")
+    @classmethod
+    def _finite(cls, ranges: dict[str, Range]) -> dict[str, Range]:
+        for name, (low, high) in ranges.items():
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise InputError(
+                    f"The range of layer '{name}' is {low} to {high}; expected two finite numbers, the smaller "
+                    "first. The plan was damaged, or made by hand: calibrate anew."
+                )
+        return ranges
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """The plan of a file that `write` wrote.
+
+        Raises:
+            InputError: it is missing, or is no plan.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(
+                f"No plan at {path} ({error.strerror}). `python -m calibration --out` writes one."
+            ) from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise InputError(
+                f"{path} is not a quantization plan: {where}: {first['msg']}. Calibrate anew."
+            ) from error
+
+    @property
+    def method(self) -> str:
+        """The range method and the repairs, in words."""
+        return str(self.settings)
+
+    @property
+    def samples_sha256(self) -> str:
+        """The hash of the images' pixels."""
+        return self.provenance.samples_sha256
 
     def params(self, graph: Graph, node: Node, target: Format) -> TensorParams:
         """How the output of `node` is rounded for a target."""
@@ -58,53 +118,109 @@ class Plan(BaseModel):
         nodes = {head: graph[name] for head, name in graph.outputs.items()}
         return {head: self.params(graph, node, "tflite").scale for head, node in nodes.items()}
 
+    def prepared(self, graph: Graph) -> Graph:
+        """The folded graph with its float repairs: equalised, biases shifted. What is rounded is this."""
+        repaired = equalised(graph, self.equalised)
+        shifts = {name: np.array(shift, np.float32) for name, shift in self.bias_shifts.items()}
+        nodes = (with_bias(n, shifts[n.name]) if n.name in shifts else n for n in repaired.nodes)
+        return replace(repaired, nodes=tuple(nodes))
+
+    def rounded(self, graph: Graph) -> Graph:
+        """The prepared graph with every kernel at the real values that its integers stand for."""
+        ready = self.prepared(graph)
+        return replace(ready, nodes=tuple(map(self.with_rounded_kernel, ready.nodes)))
+
+    def with_rounded_kernel(self, node: Node) -> Node:
+        """A node of the prepared graph with its kernel rounded; others as they are."""
+        if node.kind not in WEIGHTED:
+            return node
+        scales = np.array(self.kernel_scales[node.name], np.float32)
+        return replace(node, weights=(rounded_kernel(node, scales, self._up(node)), *node.weights[1:]))
+
+    def _up(self, node: Node) -> Up | None:
+        if node.name not in self.rounding:
+            return None
+        kernel = node.weights[0]
+        packed = np.frombuffer(base64.b64decode(self.rounding[node.name]), np.uint8)
+        return np.unpackbits(packed, count=kernel.size).astype(bool).reshape(kernel.shape)
+
     def write(self, path: Path) -> None:
         """Write the plan as JSON, whole or not at all."""
         write_text(path, self.model_dump_json(indent=2))
 
 
+def packed(up: Up) -> str:
+    """Which weights round up, as `Plan.rounding` holds it."""
+    return base64.b64encode(np.packbits(up).tobytes()).decode()
+
+
+def with_bias(node: Node, shift: NDArray[np.float32]) -> Node:
+    """The convolution with something added to its bias, float32 (channels,)."""
+    bias = node.weights[1] + shift if node.config["use_bias"] else shift
+    return replace(node, weights=(node.weights[0], bias), config={**node.config, "use_bias": True})
+
+
+def provenance(graph: Graph, samples: Samples, settings: Settings, preprocessing: str) -> Provenance:
+    """What a plan for a folded graph, made now, would be decided from."""
+    return Provenance(
+        model_sha256=graph_sha256(graph),
+        samples_sha256=pixels_sha256(samples.images),
+        list_sha256=list_sha256(samples.ids),
+        preprocessing=preprocessing,
+        method=str(settings),
+        versions=tool_versions(),
+    )
+
+
+def range_plan(
+    graph: Graph,
+    samples: Samples,
+    settings: Settings,
+    preprocessing: str = "",
+    progress: Progress = lambda done: None,
+) -> Plan:
+    """A plan with ranges and, where the settings ask for it, equalised channels: what needs no rounding yet.
+
+    Args:
+        graph: folded.
+
+    Raises:
+        InputError: images of another size than the model's input, or values that no range can hold.
+    """
+    if samples.images.shape[1:] != graph.nodes[0].shape:
+        raise InputError(
+            f"The model takes {graph.nodes[0].shape}, the calibration images are {samples.images.shape[1:]}."
+        )
+    factors = equalising_factors(graph) if settings.equalise else {}
+    ready = equalised(graph, factors)
+    return Plan(
+        settings=settings,
+        ranges=observers.ranges(ready, samples.images, settings.method, progress),
+        kernel_scales={node.name: _scales(node) for node in ready.nodes if node.kind in WEIGHTED},
+        equalised=factors,
+        samples=len(samples.images),
+        sample_ids=samples.ids,
+        source=samples.source,
+        provenance=provenance(graph, samples, settings, preprocessing),
+    )
+
+
 def make_plan(
     graph: Graph,
-    images: Image,
+    images: Pictures,
     source: str,
     method: str = DEFAULT_METHOD,
     progress: Progress = lambda done: None,
 ) -> Plan:
-    """Watch a folded graph on images, uint8 (N, H, W, 3) RGB, and decide.
+    """A plan of ranges alone, from images uint8 (N, H, W, 3) RGB."""
+    return range_plan(graph, Samples(images, source), Settings(method=method), progress=progress)
 
-    Raises:
-        InputError: an unknown method, or images of another size than the model's input.
-    """
-    if images.shape[1:] != graph.nodes[0].shape:
+
+def _scales(node: Node) -> Values:
+    scales = kernel_scales(node)
+    if not np.isfinite(scales).all():
         raise InputError(
-            f"The model takes {graph.nodes[0].shape}, the calibration images are {images.shape[1:]}."
+            f"Layer '{node.name}' has weights that are infinite or not a number; no range can hold them. "
+            "Likely a training that diverged: evaluate the float model."
         )
-    ranges = _ranges(method)(graph, images, progress)
-    return Plan(
-        method=method,
-        ranges=ranges,
-        kernel_scales={
-            node.name: tuple(map(float, kernel_scales(node))) for node in graph.nodes if node.kind in WEIGHTED
-        },
-        samples=len(images),
-        samples_sha256=hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
-        source=source,
-    )
-
-
-def passes(method: str) -> int:
-    """How often a method goes through the images, for a progress bar's total."""
-    return 1 if method == "minmax" else 2
-
-
-def _ranges(method: str) -> Callable[[Graph, Image, Progress], dict[str, Range]]:
-    name, _, argument = method.partition(":")
-    if name == "minmax" and not argument:
-        return observers.min_max
-    try:
-        percent = float(argument)
-    except ValueError:
-        percent = 0.0
-    if name != "percentile" or not percent:
-        raise InputError(f"Unknown range method '{method}'; there are 'minmax' and 'percentile:P', as 99.99.")
-    return lambda graph, images, progress: observers.percentile(graph, images, percent, progress)
+    return tuple(map(float, scales))

@@ -8,11 +8,15 @@ Sources: Jacob et al. 2018 (arXiv 1712.05877) and the TFLite 8-bit quantization 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.graph import Node
+
+Up = NDArray[np.bool_]
+"""By weight, whether it rounds up."""
 
 SMALLEST_SCALE = float(2.0**-24)
 """The smallest positive float16."""
@@ -33,6 +37,13 @@ class TensorParams:
     def limits(self) -> tuple[float, float]:
         """The smallest and largest real value that int8 can express."""
         return self.scale * (-128 - self.zero_point), self.scale * (127 - self.zero_point)
+
+    def rounded(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The nearest real values that int8 can express."""
+        low, high = self.limits
+        scale = np.float32(self.scale)
+        real: NDArray[np.float32] = np.rint(values / scale) * scale
+        return real.clip(np.float32(low), np.float32(high))
 
 
 PIXELS = TensorParams(1 / 128, 0)
@@ -61,20 +72,26 @@ def kernel_scales(node: Node) -> NDArray[np.float32]:
     return _float16_below(np.abs(kernel).max(axis=0) / 127)
 
 
-def integer_kernel(node: Node, scales: NDArray[np.float32]) -> NDArray[np.int8]:
-    """The kernel in integers, -127 to 127, in the layer's own shape."""
-    kernel = by_channel(node, node.weights[0])
-    integers: NDArray[np.int8] = np.clip(np.rint(kernel / scales), -127, 127).astype(np.int8)
+def integer_kernel(node: Node, scales: NDArray[np.float32], up: Up | None = None) -> NDArray[np.int8]:
+    """The kernel in integers, -127 to 127, in the layer's own shape.
+
+    Args:
+        up: bool, of the kernel's shape: which weights go to the integer above; the others go to the one below.
+            By default each goes to the nearest.
+    """
+    steps = by_channel(node, node.weights[0]) / scales
+    whole = np.rint(steps) if up is None else np.floor(steps) + by_channel(node, up)
+    integers: NDArray[np.int8] = np.clip(whole, -127, 127).astype(np.int8)
     return integers.reshape(node.weights[0].shape)
 
 
-def rounded_kernel(node: Node, scales: NDArray[np.float32]) -> NDArray[np.float32]:
+def rounded_kernel(node: Node, scales: NDArray[np.float32], up: Up | None = None) -> NDArray[np.float32]:
     """The real values that the integer kernel stands for."""
-    integers = by_channel(node, integer_kernel(node, scales).astype(np.float32))
+    integers = by_channel(node, integer_kernel(node, scales, up).astype(np.float32))
     return (integers * scales).reshape(node.weights[0].shape)
 
 
-def by_channel(node: Node, kernel: NDArray[np.float32]) -> NDArray[np.float32]:
+def by_channel(node: Node, kernel: NDArray[Any]) -> NDArray[Any]:
     """The kernel as (taps, output channels): a depthwise one has (h, w, in, multiplier)."""
     channels = kernel.shape[3] if node.kind == "Conv2D" else kernel.shape[2] * kernel.shape[3]
     return kernel.reshape(-1, channels)

@@ -6,22 +6,14 @@ converts its own simulation: what was measured in Keras is what is written to th
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import numpy as np
-
-from calibration.fold import WEIGHTED
 from calibration.graph import Call, Graph, KerasTensor, Node, build, call_layer
-from calibration.observers import measured
 from calibration.plan import Plan
-from calibration.quantize import TensorParams, rounded_kernel
+from calibration.quantize import TensorParams
+from calibration.rounding import rounded_inputs, rounded_nodes
 from edge.bundle import Format
-
-_ROUND_INPUT = ("AveragePooling2D", "GlobalAveragePooling2D", "UpSampling2D")
-"""Upsampling copies, so that it is rounded before it. Its reader rounds again, with the same scale, which
-changes no value: between a DequantizeLinear and a QuantizeLinear the copy can be done in int8."""
 
 
 def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None) -> Any:
@@ -35,29 +27,21 @@ def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None)
     Args:
         batch: a fixed batch size, for converters; any size otherwise.
     """
-    rounded = with_rounded_kernels(graph, plan)
+    rounded = plan.rounded(graph)
     call = _tflite_call(rounded, plan) if target == "tflite" else _tensorrt_call(rounded, plan)
     return build(rounded, call, batch)
 
 
-def with_rounded_kernels(graph: Graph, plan: Plan) -> Graph:
-    """The graph with every kernel at the real values its integers stand for."""
-    nodes = tuple(_rounded(node, plan) if node.kind in WEIGHTED else node for node in graph.nodes)
-    return replace(graph, nodes=nodes)
-
-
-def _rounded(node: Node, plan: Plan) -> Node:
-    scales = np.array(plan.kernel_scales[node.name], np.float32)
-    return replace(node, weights=(rounded_kernel(node, scales), *node.weights[1:]))
-
-
 def _tflite_call(graph: Graph, plan: Plan) -> Call:
-    rounds = {node.name for node in measured(graph)}
+    rounds = {node.name for node in rounded_nodes(graph)}
     pixels: dict[str, KerasTensor] = {}
 
     def call(layer: Any, node: Node, inputs: list[KerasTensor]) -> KerasTensor:
-        if node.inputs == (graph.nodes[0].name,):
-            inputs = [_shared(pixels, "input", inputs[0], plan.params(graph, graph.nodes[0], "tflite"))]
+        for index, name in enumerate(node.inputs):
+            if name == graph.nodes[0].name:
+                inputs[index] = _shared(
+                    pixels, "input", inputs[index], plan.params(graph, graph.nodes[0], "tflite")
+                )
         output = call_layer(layer, inputs)
         if node.name in rounds:
             output = _round_layer()(plan.params(graph, node, "tflite"), name=f"{node.name}_round")(output)
@@ -70,29 +54,13 @@ def _tensorrt_call(graph: Graph, plan: Plan) -> Call:
     done: dict[str, KerasTensor] = {}
 
     def call(layer: Any, node: Node, inputs: list[KerasTensor]) -> KerasTensor:
-        for index in _rounded_inputs(graph, node):
+        for index in rounded_inputs(graph, node):
             source = graph[node.inputs[index]]
             params = plan.params(graph, source, "onnx")
             inputs[index] = _shared(done, source.name, inputs[index], params)
         return call_layer(layer, inputs)
 
     return call
-
-
-def _rounded_inputs(graph: Graph, node: Node) -> tuple[int, ...]:
-    """Which inputs TensorRT wants rounded; of an addition all but the convolution it is fused with."""
-    if node.kind in WEIGHTED or node.kind in _ROUND_INPUT:
-        return (0,)
-    if node.kind == "Add":
-        fused = [i for i, name in enumerate(node.inputs) if _fusable(graph, name)][:1]
-        return tuple(i for i in range(len(node.inputs)) if i not in fused)
-    return ()
-
-
-def _fusable(graph: Graph, name: str) -> bool:
-    node = graph[name]
-    linear = node.kind in WEIGHTED and node.config["activation"] == "linear"
-    return linear and graph.only_consumer(name) is not None
 
 
 def _shared(

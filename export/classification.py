@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from calibration.graph import LOGITS
-from calibration.samples import Samples, labelled_samples
+from calibration.samples import By, Samples, labelled_samples
 from edge.bundle import Bundle, InputSpec, Metrics, OutputSpec
 from edge.errors import InputError
 from edge.pixels import Image
@@ -29,7 +29,9 @@ class Classification:
     tolerance: ClassVar[Tolerance] = Tolerance()
 
     @classmethod
-    def load(cls, data: str, card: Card, samples: int, limit: int | None) -> Classification:
+    def load(
+        cls, data: str, card: Card, samples: int, limit: int | None, sample: By = "balanced"
+    ) -> Classification:
         """Read both splits; raises InputError where the classes are not the model's."""
         size = (card.input.height, card.input.width, card.input.resize)
         train, test = load(data, "train", *size), load(data, "test", *size)
@@ -40,7 +42,7 @@ class Classification:
             )
         if limit is not None:
             test = test.take(pick(test, limit), f", {limit} by class")
-        return cls(card.input, labelled_samples(train, samples), test)
+        return cls(card.input, labelled_samples(train, samples, sample), test)
 
     def __len__(self) -> int:
         return len(self.test)

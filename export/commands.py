@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from calibration.plan import METHODS
+from calibration.options import Choices, calibration_options
+from calibration.plan import Plan
 from edge.bundle import FORMATS, PRECISIONS, Bundle, InputSpec, Precision
 from edge.errors import CheckFailed, InputError
 from edge.files import sha256
@@ -33,8 +34,10 @@ from train.weights import load_keras
 @click.option("--max-drop", default=0.5, show_default=True, help="Largest loss of top-1 or AP50, in points.")
 @click.option("--formats", default="tflite,onnx", show_default=True, help="Of tflite, onnx, tensorrt.")
 @click.option("--precisions", default="fp32,fp16,int8", show_default=True)
-@click.option("--ranges", help="minmax or percentile:P; by default what suits the task.")
-@click.option("--samples", default=512, show_default=True, help="Training images to calibrate on.")
+@calibration_options
+@click.option(
+    "--plan", type=click.Path(path_type=Path), help="Quantize as this plan says; it must still hold."
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Prove on that many test images; all by default.")
 @click.option("--shipped", type=click.Path(path_type=Path), help="Also write a small bundle for devices.")
 def export(
@@ -45,8 +48,8 @@ def export(
     max_drop: float,
     formats: str,
     precisions: str,
-    ranges: str | None,
-    samples: int,
+    choices: Choices,
+    plan: Path | None,
     limit: int | None,
     shipped: Path | None,
 ) -> None:
@@ -58,14 +61,16 @@ def export(
     """
     wanted_formats = _names(formats, (*FORMATS, "tensorrt"), "format")
     wanted_precisions = _names(precisions, PRECISIONS, "precision")
-    if "tensorrt" in wanted_formats and "onnx" not in wanted_formats:
-        raise InputError("A TensorRT plan is built from the ONNX file: pass --formats onnx,tensorrt.")
+    _check_formats(wanted_formats)
     _check_parent(out)
     network = load_keras(model)
     card = _card(model, network, data, _size(size) if size else None)
     if card.task == "faces":
         network = resized(network, card.input.height, card.input.width)
-    proof = open_proof(data, card, samples, limit)
+    made = Plan.read(plan) if plan else None
+    choices = choices.or_those_of(made) if made else choices
+    settings = choices.settings(card.task)
+    proof = open_proof(data, card, choices.count, limit, settings.sample)
 
     from export.job import Job
     from export.pack import export_bundle, ship
@@ -76,7 +81,8 @@ def export(
         name=out.resolve().name if size else card.name,
         card=card,
         proof=proof,
-        method=ranges or METHODS[card.task],
+        settings=settings,
+        plan=made,
         formats=tuple(f for f in FORMATS if f in wanted_formats),
         precisions=tuple(p for p in PRECISIONS if p in wanted_precisions),
         max_drop=max_drop,
@@ -98,6 +104,11 @@ def _names(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
     if unknown or not names:
         raise InputError(f"Unknown {what} '{', '.join(unknown) or text}'; there are {', '.join(known)}.")
     return names
+
+
+def _check_formats(wanted: tuple[str, ...]) -> None:
+    if "tensorrt" in wanted and "onnx" not in wanted:
+        raise InputError("A TensorRT plan is built from the ONNX file: pass --formats onnx,tensorrt.")
 
 
 def _check_parent(out: Path) -> None:

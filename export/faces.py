@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from calibration.graph import heads, infer
-from calibration.samples import Samples, boxed_samples, every_nth
+from calibration.samples import By, Samples, boxed_samples, every_nth
 from edge.boxes import iou
 from edge.bundle import Artefact, Bundle, InputSpec, Metrics, OutputSpec
 from edge.errors import InputError
@@ -46,7 +46,9 @@ class FaceDetection:
     tolerance: ClassVar[Tolerance] = Tolerance(steps=16.0, share=0.99)
 
     @classmethod
-    def load(cls, data: str, card: Card, samples: int, limit: int | None) -> FaceDetection:
+    def load(
+        cls, data: str, card: Card, samples: int, limit: int | None, sample: By = "balanced"
+    ) -> FaceDetection:
         """Read the annotations of both splits, and the pictures to calibrate on.
 
         Raises:
@@ -57,7 +59,7 @@ class FaceDetection:
             test = every_nth(test, limit)
         if not test.faces:
             raise InputError(f"{test.source} has no face that counts, so nothing can be proven on it.")
-        return cls(card.input, boxed_samples(load_boxed(data, "train"), card.input, samples), test)
+        return cls(card.input, boxed_samples(load_boxed(data, "train"), card.input, samples, sample), test)
 
     def __len__(self) -> int:
         return len(self.test)

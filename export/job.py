@@ -8,6 +8,8 @@ from typing import Any
 
 from calibration.fold import fold
 from calibration.graph import LOGITS, Graph, build, heads, read
+from calibration.plan import Plan
+from calibration.settings import Settings
 from edge.bundle import Format, Precision
 from export.proof import Proof
 from train.card import Card
@@ -23,7 +25,8 @@ class Job:
         name: the bundle's.
         card: task, labels and input, which the manifest repeats.
         proof: images to watch, from the training split, and images to prove the artefacts on.
-        method: of the ranges, see `calibration.plan`.
+        settings: how to calibrate.
+        plan: one from an earlier calibration, used in place of a new one where it still holds.
         formats, precisions: what to make.
         max_drop: the largest loss of the task's metric against Keras, in points.
     """
@@ -33,10 +36,11 @@ class Job:
     name: str
     card: Card
     proof: Proof
-    method: str
+    settings: Settings
     formats: tuple[Format, ...]
     precisions: tuple[Precision, ...]
     max_drop: float
+    plan: Plan | None = None
 
     @cached_property
     def graph(self) -> Graph:

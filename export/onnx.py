@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from calibration.fold import WEIGHTED
 from calibration.graph import Graph, Node, heads
 from calibration.plan import Plan
-from calibration.quantize import rounded_kernel
 from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.native import stderr_held_back
@@ -47,8 +46,11 @@ def fp16(model: Any) -> bytes:
 def int8(graph: Graph, plan: Plan) -> bytes:
     """Q/DQ pairs from the plan: symmetric int8, kernels by channel, what is left in float16."""
     body = _converted(simulate(graph, plan, "onnx", batch=1), {_FAKE_QUANT: (_quantize_dequantize, [])})
+    _round_after_joins(body.graph)
     _quantize_kernels(body.graph, graph, plan)
-    return _checked(_with_pixel_input(_in_float16(body)), OPSET_INT8)
+    half = _in_float16(body)
+    _large_biases_apart(half.graph)
+    return _checked(_with_pixel_input(half), OPSET_INT8)
 
 
 # -- Keras to ONNX --------------------------------------------------------------------------------
@@ -105,11 +107,16 @@ def _quantize_dequantize(context: Any, node: Any, name: str, args: list[Any]) ->
     scale_name = context.make_const(f"{name}_scale", np.array(scale, np.float32)).output[0]
     zero_name = context.make_const(f"{name}_zero", np.array(0, np.int8)).output[0]
     quantized = context.make_node(
-        "QuantizeLinear", [source, scale_name, zero_name], shapes=[shape], dtypes=[TensorProto.INT8]
+        "QuantizeLinear",
+        [source, scale_name, zero_name],
+        name=f"{name}_quantize",
+        shapes=[shape],
+        dtypes=[TensorProto.INT8],
     )
     context.make_node(
         "DequantizeLinear",
         [quantized.output[0], scale_name, zero_name],
+        name=f"{name}_dequantize",
         outputs=[output],
         shapes=[shape],
         dtypes=[dtype],
@@ -146,6 +153,32 @@ def _with_pixel_input(model: Any) -> Any:
     return model
 
 
+def _round_after_joins(graph: Any) -> None:
+    """Bring a rounding back behind its Concat: tf2onnx moves it before, so that integers are joined.
+
+    TensorRT wants each QuantizeLinear read by a DequantizeLinear alone.
+    """
+    from onnx import helper
+
+    made = {name: node for node in graph.node for name in node.output}
+    for join in [node for node in graph.node if node.op_type == "Concat"]:
+        roundings = [made.get(name) for name in join.input]
+        if any(node is None or node.op_type != "QuantizeLinear" for node in roundings):
+            continue
+        _, scale, zero = roundings[0].input
+        output, joined = join.output[0], f"{join.output[0]}_joined"
+        join.input[:] = [node.input[0] for node in roundings]
+        join.output[:] = [joined]
+        quantize = helper.make_node(
+            "QuantizeLinear", [joined, scale, zero], [output], name=f"{join.name}_quantize"
+        )
+        graph.node.insert(list(graph.node).index(join) + 1, quantize)
+        read = {name for node in graph.node for name in node.input}
+        for node in roundings:
+            if node.output[0] not in read and node in graph.node:
+                graph.node.remove(node)
+
+
 def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
     """Store each convolution's kernel as int8 with a DequantizeLinear by output channel.
 
@@ -154,7 +187,8 @@ def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
     """
     from onnx import helper, numpy_helper
 
-    scales = {_onnx_kernel(node, plan).tobytes(): plan.kernel_scales[node.name] for node in _weighted(graph)}
+    rounded = [node for node in plan.rounded(graph).nodes if node.kind in WEIGHTED]
+    scales = {_onnx_kernel(node).tobytes(): plan.kernel_scales[node.name] for node in rounded}
     initializers = {tensor.name: tensor for tensor in onnx_graph.initializer}
     done: set[str] = set()
     dequantize = []
@@ -180,17 +214,47 @@ def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
     onnx_graph.node.extend([*dequantize, *body])
 
 
-def _weighted(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if node.kind in WEIGHTED]
-
-
-def _onnx_kernel(node: Node, plan: Plan) -> NDArray[np.float32]:
-    """The rounded kernel in ONNX's layout: (out, in, h, w), a depthwise one (in * multiplier, 1, h, w)."""
-    kernel = rounded_kernel(node, np.array(plan.kernel_scales[node.name], np.float32))
+def _onnx_kernel(node: Node) -> NDArray[np.float32]:
+    """The kernel in ONNX's layout: (out, in, h, w), a depthwise one (in * multiplier, 1, h, w)."""
+    kernel = node.weights[0]
     if node.kind == "DepthwiseConv2D":
         height, width = kernel.shape[:2]
         return np.ascontiguousarray(kernel.reshape(height, width, 1, -1).transpose(3, 2, 0, 1))
     return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+
+
+def _large_biases_apart(graph: Any) -> None:
+    """Add a bias by a node of its own where ONNX Runtime would spoil it.
+
+    Its optimiser WeightBiasQuantization divides the bias of a convolution between Q/DQ by the product of both
+    scales, in float16: beyond 65,504, or where the product is too small for a float16, infinity becomes an
+    arbitrary integer (seen in 1.32: a channel with the bias 2.77 gave 0). An addition it leaves alone.
+    """
+    from onnx import helper, numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    made = {name: node for node in graph.node for name in node.output}
+    for conv in [node for node in graph.node if node.op_type == "Conv" and len(node.input) > 2]:
+        bias, *steps = (
+            numpy_helper.to_array(constants[name])
+            for name in (conv.input[2], *(made[source].input[1] for source in conv.input[:2]))
+        )
+        if not _overflows(bias, steps[0] * steps[1]):
+            continue
+        name, output = conv.input.pop(), conv.output[0]
+        shaped = numpy_helper.from_array(bias.reshape(1, -1, 1, 1), f"{conv.name}_bias_apart")
+        graph.initializer.append(shaped)
+        conv.output[0] = f"{output}_unbiased"
+        add = helper.make_node("Add", [conv.output[0], shaped.name], [output], name=f"{conv.name}_bias")
+        graph.node.insert(list(graph.node).index(conv) + 1, add)
+        if not any(name in node.input for node in graph.node):
+            graph.initializer.remove(constants[name])
+
+
+def _overflows(bias: NDArray[np.float16], step: NDArray[np.float16]) -> bool:
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        steps = np.where(bias == 0, 0, bias / step)
+    return not bool(np.isfinite(steps).all())
 
 
 def _in_float16(model: Any) -> Any:

@@ -12,9 +12,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from calibration.calibrate import calibrate, work
 from calibration.graph import infer
-from calibration.plan import Plan, make_plan, passes
+from calibration.plan import Plan, provenance
 from calibration.quantize import asymmetric
+from calibration.samples import preprocessing
 from calibration.simulate import simulate
 from edge.bundle import (
     MANIFEST,
@@ -30,7 +32,7 @@ from edge.bundle import (
 from edge.files import whole_folder, write_text
 from edge.golden import check
 from edge.pixels import normalise
-from export import onnx, tflite
+from export import lint, onnx, tflite
 from export.golden import write_golden, write_part
 from export.job import Job
 from export.proof import METRIC_NAMES
@@ -50,6 +52,9 @@ def export_bundle(job: Job, out: Path, progress: Progress = lambda what, done, t
 
     An artefact whose metric drops by more than `max_drop` is left out, with the reason in the
     manifest; the caller decides what that means.
+
+    Raises:
+        LintFailed: an ONNX file breaks a rule of TensorRT's; nothing is written.
     """
     plan = _plan(job, progress) if "int8" in job.precisions else None
     with whole_folder(out) as folder:
@@ -87,14 +92,13 @@ def ship(bundle: Bundle, out: Path) -> Bundle:
 
 
 def _plan(job: Job, progress: Progress) -> Plan:
-    samples = job.proof.samples
-    total = passes(job.method) * len(samples.images)
-    return make_plan(
-        job.graph,
-        samples.images,
-        samples.source,
-        job.method,
-        lambda done: progress("calibrating", done, total),
+    samples, pixels = job.proof.samples, preprocessing(job.card.input)
+    if job.plan is not None:
+        job.plan.provenance.check(provenance(job.graph, samples, job.settings, pixels))
+        return job.plan
+    total = work(job.graph, len(samples.images), job.settings)
+    return calibrate(
+        job.graph, samples, job.settings, pixels, lambda done: progress("calibrating", done, total)
     )
 
 
@@ -110,6 +114,8 @@ def _convert(
     else:
         content = (target.fp32 if precision == "fp32" else target.fp16)(job.single)
     path = folder / f"model.{precision}.{format}"
+    if format == "onnx":
+        lint.check(content, path.name)
     path.write_bytes(content)
     progress("converting", 1, len(job.wanted))
     digest = hashlib.sha256(content).hexdigest()
@@ -133,13 +139,12 @@ def _manifest(job: Job, plan: Plan | None, artefacts: tuple[Artefact, ...], gold
 
 
 def _calibration(job: Job, plan: Plan) -> Calibration:
-    spec = job.card.input
     return Calibration(
         model_sha256=job.model_sha256,
         samples_sha256=plan.samples_sha256,
         samples=plan.samples,
         source=plan.source,
-        preprocessing=f"{spec.resize} to {spec.width}x{spec.height} {spec.color}, (x - 128) / 128",
+        preprocessing=plan.provenance.preprocessing,
         method=plan.method,
         tools=tool_versions(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from calibration.samples import Samples
+from calibration.samples import By, Samples
 from edge.bundle import Bundle, Metrics, OutputSpec, TaskName
 from edge.pixels import Image
 from edge.tables import resolve
@@ -48,15 +48,15 @@ PROOFS: dict[TaskName, str] = {
 }
 
 
-def open_proof(data: str, card: Card, samples: int, limit: int | None) -> Proof:
+def open_proof(data: str, card: Card, samples: int, limit: int | None, sample: By = "balanced") -> Proof:
     """The proof of a card's task.
 
     Args:
-        samples: training images to calibrate on.
+        samples: training images to calibrate on; sample: how they are chosen.
         limit: test images to prove on; None for all.
 
     Raises:
         InputError: the data are missing, or not those of the model.
     """
-    proof: Proof = resolve(PROOFS[card.task]).load(data, card, samples, limit)
+    proof: Proof = resolve(PROOFS[card.task]).load(data, card, samples, limit, sample)
     return proof

@@ -92,7 +92,7 @@ def _with(layer: Any) -> keras.Model:
         (layers.LayerNormalization(), "LayerNormalization"),
         (layers.Activation("gelu"), "gelu"),
         (layers.ReLU(negative_slope=0.1), "ReLU"),
-        (layers.Conv2D(4, 1, activation="sigmoid"), "sigmoid"),
+        (layers.Conv2D(4, 1, activation="elu"), "elu"),
         (layers.Conv2D(4, 1, groups=2), "groups=2"),
         (layers.UpSampling2D(interpolation="bilinear"), "UpSampling2D with interpolation=bilinear"),
     ],
@@ -102,15 +102,44 @@ def test_an_unsupported_layer_is_named_with_the_way_out(layer: Any, named: str) 
         fold(read(_with(layer)))
 
 
-def test_a_layer_called_twice_is_refused() -> None:
+def test_a_layer_called_twice_becomes_two_with_the_same_weights() -> None:
     pixels = keras.Input((8, 8, 3))
     shared = layers.Conv2D(3, 3, padding="same", name="shared")
-    with pytest.raises(InputError, match="'shared' is called more than once"):
-        read(keras.Model(pixels, shared(shared(pixels))))
+    graph = read(keras.Model(pixels, shared(shared(pixels))))
+    assert [node.name for node in graph.nodes[1:]] == ["shared", "shared_2"]
+    np.testing.assert_array_equal(graph["shared"].weights[0], graph["shared_2"].weights[0])
 
 
-def test_a_model_inside_a_model_is_refused() -> None:
-    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(3, 3)], name="backbone")
+def test_models_inside_models_are_taken_apart() -> None:
+    innermost = keras.Sequential([keras.Input((6, 6, 3)), layers.Conv2D(4, 1, name="conv")], name="innermost")
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 3)), layers.Conv2D(3, 3, name="conv"), innermost], name="inner"
+    )
     pixels = keras.Input((8, 8, 3))
-    with pytest.raises(InputError, match="'backbone' is a model inside the model"):
-        read(keras.Model(pixels, inner(pixels)))
+    model = keras.Model(pixels, layers.Conv2D(2, 1, name="head")(inner(pixels)))
+    graph = read(model)
+    assert [node.name for node in graph.nodes[1:]] == ["conv", "conv_2", "head"]
+    data = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(build(graph)(data), model(data), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_inside_with_several_outputs_is_taken_apart_too() -> None:
+    inside = keras.Input((8, 8, 3))
+    one, two = layers.Conv2D(2, 1, name="one")(inside), layers.Conv2D(2, 1, name="two")(inside)
+    backbone = keras.Model(inside, [one, two], name="backbone")
+    pixels = keras.Input((8, 8, 3))
+    first, second = backbone(pixels)
+    model = keras.Model(pixels, layers.Add()([layers.ReLU()(first), second]))
+    data = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(build(fold(read(model)))(data), model(data), rtol=1e-5, atol=1e-6)
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+def test_a_model_without_a_recorded_graph_is_refused_by_name() -> None:
+    pixels = keras.Input((8, 8, 3))
+    with pytest.raises(InputError, match="'opaque' is a Subclassed without a recorded graph"):
+        read(keras.Model(pixels, Subclassed(name="opaque")(pixels)))

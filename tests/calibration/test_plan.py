@@ -12,7 +12,7 @@ from keras import layers
 
 from calibration.fold import fold
 from calibration.graph import Graph, build, infer, read
-from calibration.observers import measured, min_max, percentile
+from calibration.observers import measured, ranges
 from calibration.plan import Plan, make_plan
 from calibration.simulate import simulate
 from edge.errors import InputError
@@ -34,16 +34,16 @@ def _ramp(count: int) -> np.ndarray:
 def test_min_max_sees_every_image() -> None:
     images = np.full((130, 8, 8, 3), 128, np.uint8)
     images[0, 0, 0, 0], images[129, 7, 7, 2] = 0, 255
-    assert min_max(_copying(), images) == {"double": (-2.0, 2 * 127 / 128)}
+    assert ranges(_copying(), images, "minmax") == {"double": (-2.0, 2 * 127 / 128)}
 
 
 def test_a_percentile_cuts_that_share_of_each_tail() -> None:
     images, graph = _ramp(200), _copying()
-    low, high = percentile(graph, images, 95.0)["double"]
+    low, high = ranges(graph, images, "percentile:95")["double"]
     values = 2 * normalise(images)
     assert (values < low).mean() == pytest.approx(0.05, abs=0.006)
     assert (values > high).mean() == pytest.approx(0.05, abs=0.006)
-    assert percentile(graph, images, 100.0)["double"] == pytest.approx(min_max(graph, images)["double"])
+    assert ranges(graph, images, "percentile:100") == ranges(graph, images, "minmax")
 
 
 def test_nothing_is_measured_between_a_convolution_and_its_relu(network: Any) -> None:
@@ -97,10 +97,10 @@ def test_large_pictures_are_watched_a_few_at_a_time_with_the_same_result() -> No
     graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1, name="conv")(pixels))))
     images = np.random.default_rng(0).integers(0, 256, (9, 512, 512, 3), dtype=np.uint8)
     told: list[int] = []
-    ranges = min_max(graph, images, told.append)
+    found = ranges(graph, images, "minmax", told.append)
     assert told == [4, 4, 1]
     outputs = infer(build(graph), normalise(images))["logits"]
-    assert ranges["conv"] == pytest.approx((float(outputs.min()), float(outputs.max())))
+    assert found["conv"] == pytest.approx((float(outputs.min()), float(outputs.max())))
 
 
 def test_a_plan_survives_its_file(network: Any, pictures: Any, tmp_path: Path) -> None:

@@ -1,0 +1,137 @@
+"""Layers that int8 has no operator for, written as several that it has. Each rewrite is exact.
+
+What remains of activations: ReLU and ReLU6, which fuse into what stands before them, the three with a fixed
+range (sigmoid, tanh, softmax), and hard-swish, which is one operator of TFLite's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from calibration.graph import Graph, Node
+from calibration.reading import affine_node
+
+FIXED_RANGES: dict[str, tuple[float, float]] = {
+    "sigmoid": (0.0, 255 / 256),
+    "softmax": (0.0, 255 / 256),
+    "tanh": (-1.0, 127 / 128),
+}
+"""TFLite's 8-bit specification prescribes the scale and zero point of their outputs: 1/256 and -128, 1/128 and 0."""
+
+KNOWN = frozenset({"relu", "relu6", "swish", "hard_swish", "hard_sigmoid", *FIXED_RANGES})
+"""Activations that have an int8 form here."""
+
+_WITH_ACTIVATION = frozenset({"Conv2D", "DepthwiseConv2D", "Dense", "SeparableConv2D", "Conv2DTranspose"})
+_LIKE_ACTIVATION = {"ReLU6": "relu6", "Softmax": "softmax"}
+_NAMES = {"silu": "swish", "hard_silu": "hard_swish"}
+"""Keras's second names."""
+
+Split = Callable[[Node], list[Node]]
+
+
+def lower(graph: Graph) -> Graph:
+    """All rewrites in order."""
+    for split in (_separated, _activation_apart, _known_activation):
+        graph = expanded(graph, split)
+    return graph
+
+
+def expanded(graph: Graph, split: Split) -> Graph:
+    """Each node replaced by those that `split` makes of it; who read it reads the last of them."""
+    alias: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        parts = split(replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs)))
+        nodes.extend(parts)
+        alias[node.name] = parts[-1].name
+    return Graph(tuple(nodes), {head: alias[name] for head, name in graph.outputs.items()})
+
+
+def activation_of(node: Node) -> str:
+    """The name of a node's activation; 'linear' where it has none."""
+    activation = node.config.get("activation", "linear")
+    if not isinstance(activation, str):
+        activation = str(activation.get("class_name", activation))
+    return _NAMES.get(activation, activation)
+
+
+def _separated(node: Node) -> list[Node]:
+    """A separable convolution as a depthwise and a 1x1 convolution (Chollet 2016, arXiv 1610.02357)."""
+    if node.kind != "SeparableConv2D":
+        return [node]
+    depthwise, pointwise, *bias = node.weights
+    kept = ("kernel_size", "strides", "padding", "dilation_rate", "data_format")
+    spatial = {key: node.config[key] for key in kept}
+    name = f"{node.name}_depthwise"
+    first = {
+        **spatial,
+        "name": name,
+        "depth_multiplier": node.config["depth_multiplier"],
+        "use_bias": False,
+        "activation": "linear",
+    }
+    shape = (*node.shape[:-1], pointwise.shape[2])
+    second = {key: node.config[key] for key in ("name", "filters", "use_bias", "activation", "data_format")}
+    return [
+        Node(name, "DepthwiseConv2D", first, (depthwise,), node.inputs, shape),
+        replace(
+            node,
+            kind="Conv2D",
+            config={**second, "kernel_size": (1, 1)},
+            weights=(pointwise, *bias),
+            inputs=(name,),
+        ),
+    ]
+
+
+def _activation_apart(node: Node) -> list[Node]:
+    """A layer's own activation becomes a node: repairs work on what the layer gives before it."""
+    activation = activation_of(node)
+    if node.kind not in _WITH_ACTIVATION or activation not in KNOWN:
+        return [node]
+    name = f"{node.name}_{activation}"
+    plain = replace(node, config={**node.config, "activation": "linear"})
+    given = node.config["activation"]
+    return [
+        plain,
+        Node(name, "Activation", {"name": name, "activation": given}, (), (node.name,), node.shape),
+    ]
+
+
+def _known_activation(node: Node) -> list[Node]:
+    if node.kind in _LIKE_ACTIVATION and node.config.get("axis", -1) in (-1, len(node.shape)):
+        config = {"name": node.name, "activation": _LIKE_ACTIVATION[node.kind]}
+        node = replace(node, kind="Activation", config=config)
+    if node.kind != "Activation" or activation_of(node) not in _MADE_OF:
+        return [node]
+    return _MADE_OF[activation_of(node)](node)
+
+
+def _swish(node: Node) -> list[Node]:
+    """x * sigmoid(x)."""
+    gate = _made(node, "sigmoid", "Activation", node.inputs, activation="sigmoid")
+    return [
+        gate,
+        replace(node, kind="Multiply", config={"name": node.name}, inputs=(*node.inputs, gate.name)),
+    ]
+
+
+def _hard_sigmoid(node: Node) -> list[Node]:
+    """relu6(x + 3) / 6."""
+    shifted = affine_node(f"{node.name}_shift", node.inputs, node.shape, 1.0, 3.0)
+    clipped = _made(node, "relu6", "ReLU", (shifted.name,), max_value=6.0)
+    return [shifted, clipped, affine_node(node.name, (clipped.name,), node.shape, 1 / 6, 0.0)]
+
+
+def _hard_swish(node: Node) -> list[Node]:
+    return [replace(node, kind="HardSwish", config={"name": node.name})]
+
+
+_MADE_OF: dict[str, Split] = {"swish": _swish, "hard_sigmoid": _hard_sigmoid, "hard_swish": _hard_swish}
+
+
+def _made(node: Node, suffix: str, kind: str, inputs: tuple[str, ...], **config: Any) -> Node:
+    name = f"{node.name}_{suffix}"
+    return Node(name, kind, {"name": name, **config}, (), inputs, node.shape)

@@ -1,0 +1,86 @@
+"""The options of a calibration, as `python -m calibration` and `sightline export` both take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import wraps
+from typing import Any
+
+import click
+
+from calibration.plan import Plan
+from calibration.ranges import CHOICES
+from calibration.samples import RULES, By
+from calibration.settings import METHOD_OF_TASK, Settings
+from edge.bundle import TaskName
+
+Command = Callable[..., Any]
+
+
+SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was asked for; None and False where nothing was."""
+
+    method: str | None = None
+    equalise: bool = False
+    bias_correction: bool = False
+    adaround: bool = False
+    samples: int | None = None
+    sample: By | None = None
+
+    def settings(self, task: TaskName) -> Settings:
+        """Of the calibration of a task's model; raises InputError for an unknown method."""
+        return Settings(
+            method=self.method or METHOD_OF_TASK[task],
+            sample=self.sample or "balanced",
+            equalise=self.equalise,
+            bias_correction=self.bias_correction,
+            adaround=self.adaround,
+        )
+
+    @property
+    def count(self) -> int:
+        """How many images to watch."""
+        return SAMPLES if self.samples is None else self.samples
+
+    def or_those_of(self, plan: Plan) -> Choices:
+        """With a plan's where nothing else was asked for."""
+        made = plan.settings
+        repairs = self.equalise or self.bias_correction or self.adaround
+        kept = {} if repairs else made.model_dump(include={"equalise", "bias_correction", "adaround"})
+        return replace(
+            self,
+            method=self.method or made.method,
+            samples=self.samples or plan.samples,
+            sample=self.sample or made.sample,
+            **kept,
+        )
+
+
+_OPTIONS = (
+    click.option("--method", "--ranges", "method", help=f"{CHOICES}; by default what suits the task."),
+    click.option("--equalise", is_flag=True, help="Balance the channels of neighbouring layers."),
+    click.option("--bias-correction", is_flag=True, help="Take each layer's mean error out of its bias."),
+    click.option("--adaround", is_flag=True, help="Learn which way each weight rounds; seconds a layer."),
+    click.option("--samples", type=int, help=f"Training images to calibrate on; {SAMPLES} by default."),
+    click.option("--sample", type=click.Choice(RULES), help="How to choose them; balanced by default."),
+)
+
+
+def calibration_options(command: Command) -> Command:
+    """Give a click command the options; the function gets them as one argument, `choices`."""
+    names = [field.name for field in fields(Choices)]
+
+    @wraps(command)
+    def with_choices(**arguments: Any) -> Any:
+        choices = Choices(**{name: arguments.pop(name) for name in names})
+        return command(choices=choices, **arguments)
+
+    decorated: Command = with_choices
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated

@@ -1,0 +1,164 @@
+"""From Keras's own record of a model's calls to plain nodes: nested models, repeated layers, bare operations.
+
+Keras 3 has no public way to walk a graph by call; `_nodes_by_depth` and `_keras_history` are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from calibration.graph import Node
+from edge.errors import InputError
+
+CUSTOM = "custom layer "
+"""Before the class name, in the kind of a layer that is not Keras's own: no rule here holds for it."""
+
+Names = dict[int, str]
+"""By the identity of a Keras tensor, the node that gives it."""
+
+
+def nodes_of(model: Any) -> tuple[tuple[Node, ...], Names]:
+    """All nodes of a model in the order of computation, and which of them gives which tensor.
+
+    Raises:
+        InputError: the input's size is not fixed, or a model without a recorded graph.
+    """
+    nodes: list[Node] = []
+    names: Names = {}
+    _read_into(nodes, names, model)
+    _check_sizes(nodes[0])
+    return tuple(nodes), names
+
+
+def _read_into(nodes: list[Node], names: Names, model: Any) -> None:
+    """Append the nodes of a model; the tensors of its inputs are in `names` already where it is nested."""
+    for call in _calls(model):
+        output = call.output_tensors[0]
+        if id(output) in names:
+            continue  # a nested model's input: it is what the outer model puts there
+        if _is_model(call.operation):
+            _read_nested(nodes, names, call)
+            continue
+        node = _node(call, tuple(names[id(tensor)] for tensor in call.arguments.keras_tensors))
+        node = _with_name(node, _free_name(node.name, {known.name for known in nodes}))
+        nodes.append(node)
+        names[id(output)] = node.name
+
+
+def _read_nested(nodes: list[Node], names: Names, call: Any) -> None:
+    inner = call.operation
+    inside = {
+        id(tensor): names[id(outer)]
+        for tensor, outer in zip(inner.inputs, call.arguments.keras_tensors, strict=True)
+    }
+    _read_into(nodes, inside, inner)
+    for tensor, output in zip(inner.outputs, call.output_tensors, strict=True):
+        names[id(output)] = inside[id(tensor)]
+
+
+def _is_model(layer: Any) -> bool:
+    if not hasattr(layer, "layers"):
+        return False
+    if getattr(layer, "_functional", None) is None and not hasattr(layer, "_nodes_by_depth"):
+        raise InputError(
+            f"Layer '{layer.name}' is a {type(layer).__name__} without a recorded graph. Build it with "
+            "keras.Model(inputs, outputs) or keras.Sequential, or export fp32 and fp16 only."
+        )
+    return True
+
+
+def _calls(model: Any) -> Iterator[Any]:
+    """The model's calls in topological order; Keras keeps them by depth, deepest first."""
+    by_depth = getattr(getattr(model, "_functional", None) or model, "_nodes_by_depth", None)
+    if by_depth is None:
+        raise InputError(
+            f"Model '{model.name}' is a {type(model).__name__} without a recorded graph. "
+            "Build it with keras.Model(inputs, outputs) or keras.Sequential."
+        )
+    return (call for depth in sorted(by_depth, reverse=True) for call in by_depth[depth])
+
+
+def _node(call: Any, parents: tuple[str, ...]) -> Node:
+    layer = call.operation
+    shape = tuple(call.output_tensors[0].shape[1:])
+    if affine := _affine(layer, call):
+        return affine_node(layer.name, parents, shape, *affine)
+    if not hasattr(layer, "get_weights"):
+        return Node(layer.name, _operation_kind(layer, parents), {"name": layer.name}, (), parents, shape)
+    own = type(layer).__module__.startswith("keras.")
+    kind = type(layer).__name__ if own else f"{CUSTOM}{type(layer).__name__}"
+    weights = tuple(np.asarray(w, np.float32) for w in layer.get_weights())
+    return Node(layer.name, kind, layer.get_config(), weights, parents, shape)
+
+
+def affine_node(name: str, inputs: tuple[str, ...], shape: tuple[int, ...], gain: Any, shift: Any) -> Node:
+    """gain * x + shift by channel, as a batch normalisation that has nothing to normalise: it folds as one."""
+    channels = shape[-1:]
+    weights = (
+        np.broadcast_to(np.asarray(gain, np.float32).reshape(-1), channels).copy(),
+        np.broadcast_to(np.asarray(shift, np.float32).reshape(-1), channels).copy(),
+        np.zeros(channels, np.float32),
+        np.ones(channels, np.float32),
+    )
+    config = {"name": name, "scale": True, "center": True, "epsilon": 0.0}
+    return Node(name, "BatchNormalization", config, weights, inputs, shape)
+
+
+Affine = tuple[Any, Any]
+
+
+def _affine(layer: Any, call: Any) -> Affine | None:
+    """Gain and shift of what only scales and shifts: preprocessing layers, and arithmetic with a constant."""
+    kind = type(layer).__name__
+    if kind == "Rescaling":
+        return layer.scale, layer.offset
+    if kind == "Normalization" and not layer.invert:
+        gain = 1 / np.maximum(np.sqrt(np.asarray(layer.variance)), 1e-7)
+        return gain, -np.asarray(layer.mean) * gain
+    if hasattr(layer, "get_weights") or len(call.arguments.keras_tensors) != 1:
+        return None
+    constants = [value for value in call.arguments.args if isinstance(value, int | float)]
+    return _ARITHMETIC[kind](constants[0]) if kind in _ARITHMETIC and _tensor_first(call, constants) else None
+
+
+def _tensor_first(call: Any, constants: list[float]) -> bool:
+    """Whether it is `tensor op constant`; the order matters to subtraction and division alone."""
+    commutes = type(call.operation).__name__ in ("Add", "Multiply")
+    return len(constants) == 1 and (commutes or not isinstance(call.arguments.args[0], int | float))
+
+
+_ARITHMETIC: dict[str, Callable[[float], Affine]] = {
+    "Add": lambda value: (1.0, value),
+    "Subtract": lambda value: (1.0, -value),
+    "Multiply": lambda value: (value, 0.0),
+    "Divide": lambda value: (1 / value, 0.0),
+    "TrueDivide": lambda value: (1 / value, 0.0),
+}
+
+
+def _operation_kind(operation: Any, parents: tuple[str, ...]) -> str:
+    """`a + b` and `a * b` of two tensors are what the layers Add and Multiply are; the others have no rule."""
+    kind = type(operation).__name__
+    return kind if kind in ("Add", "Multiply") and len(parents) == 2 else f"operation {kind}"
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    if name not in taken:
+        return name
+    return next(f"{name}_{n}" for n in range(2, len(taken) + 3) if f"{name}_{n}" not in taken)
+
+
+def _with_name(node: Node, name: str) -> Node:
+    return node if name == node.name else replace(node, name=name, config={**node.config, "name": name})
+
+
+def _check_sizes(pixels: Node) -> None:
+    if None in pixels.shape:
+        raise InputError(
+            f"Input layer '{pixels.name}' takes {pixels.shape}: a size that is not fixed. Every range belongs "
+            "to one size: pass --size, or build the model with keras.Input((height, width, 3))."
+        )

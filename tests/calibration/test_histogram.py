@@ -1,0 +1,118 @@
+"""Streaming histograms lose no count and need no more memory; the range methods do what they say."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from calibration.histogram import BINS, HALF, Histogram
+from calibration.quantize import asymmetric, symmetric
+from calibration.ranges import METHODS, entropy, mean_squared_error, percentile, range_method
+from edge.errors import InputError
+
+values = npst.arrays(np.float32, st.integers(1, 60), elements=st.floats(-1e6, 1e6, width=32)).map(
+    # TensorFlow lets the processor flush the smallest numbers to zero.
+    lambda array: np.where(np.abs(array) < 1e-30, np.float32(0), array)
+)
+
+
+def _filled(*batches: np.ndarray) -> Histogram:
+    histogram = Histogram()
+    for batch in batches:
+        histogram.add(batch.astype(np.float32))
+    return histogram
+
+
+@given(st.lists(values, min_size=1, max_size=5))
+def test_every_value_is_in_the_bin_that_it_belongs_to(batches: list[np.ndarray]) -> None:
+    histogram, every = _filled(*batches), np.concatenate(batches)
+    assert histogram.total == every.size
+    assert (histogram.low, histogram.high) == (every.min(), every.max())
+    if histogram.width:
+        places = np.floor(every.astype(np.float64) / histogram.width) + HALF
+        np.testing.assert_array_equal(histogram.counts, np.bincount(places.astype(int), minlength=BINS))
+
+
+@given(st.lists(values, min_size=2, max_size=5), st.randoms())
+def test_the_order_of_images_does_not_matter(batches: list[np.ndarray], random: object) -> None:
+    shuffled = list(batches)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = _filled(*batches), _filled(*shuffled)
+    assert one.width == other.width
+    np.testing.assert_array_equal(one.counts, other.counts)
+
+
+@given(values)
+def test_the_largest_magnitude_fills_at_least_half_of_its_side(batch: np.ndarray) -> None:
+    largest = float(np.abs(batch).max())
+    histogram = _filled(batch)
+    if largest > 2.0**-100:
+        assert HALF / 2 * histogram.width <= largest < HALF * histogram.width
+        assert math.frexp(histogram.width)[0] == 0.5
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_refused(bad: float) -> None:
+    with pytest.raises(ValueError, match="infinite, or not a number"):
+        _filled(np.array([1.0, bad]))
+
+
+def test_zeros_alone_have_a_range() -> None:
+    histogram = _filled(np.zeros(5), np.zeros(3))
+    assert histogram.total == 8
+    for method in ("minmax", "mse", "entropy", "percentile:99"):
+        assert range_method(method)(histogram) == (0.0, 0.0)
+
+
+@pytest.fixture
+def peaked() -> Histogram:
+    """A bell of width 1 and one value in a hundred thousand at 60: what cutting off is for."""
+    rng = np.random.default_rng(0)
+    return _filled(rng.normal(0, 1, 200_000), np.array([60.0, -60.0]))
+
+
+def _error(low: float, high: float, sample: np.ndarray) -> float:
+    grids = (asymmetric(low, high), symmetric(low, high))
+    return sum(float(np.mean((grid.rounded(sample) - sample) ** 2)) for grid in grids)
+
+
+def test_the_least_squared_error_is_less_than_that_of_any_other_method(peaked: Histogram) -> None:
+    sample = np.random.default_rng(0).normal(0, 1, 200_000).astype(np.float32)
+    sample = np.append(sample, np.float32([60, -60]))
+    found = {name: _error(*range_method(name)(peaked), sample) for name in ("minmax", "mse", "entropy")}
+    found |= {f"p{p}": _error(*percentile(peaked, p), sample) for p in (99.0, 99.9, 99.99, 100.0)}
+    assert found["mse"] <= min(found.values()) * 1.01
+    assert found["mse"] < 0.7 * found["minmax"]
+
+
+@pytest.mark.parametrize("method", [mean_squared_error, entropy])
+def test_a_lonely_outlier_is_cut_off_and_the_bell_is_not(method: object, peaked: Histogram) -> None:
+    low, high = method(peaked)  # type: ignore[operator]
+    assert -60 < low < -2.5
+    assert 2.5 < high < 60
+
+
+def test_even_values_keep_their_extremes() -> None:
+    """Nothing is gained by cutting a uniform distribution."""
+    histogram = _filled(np.linspace(0, 1, 100_000))
+    for method in (mean_squared_error, entropy):
+        low, high = method(histogram)
+        assert low == 0.0
+        assert high > 0.95
+
+
+def test_the_table_holds_the_methods() -> None:
+    assert list(METHODS) == ["minmax", "percentile", "mse", "entropy"]
+
+
+@pytest.mark.parametrize(
+    "method", ["median", "percentile", "percentile:x", "percentile:40", "minmax:1", "mse:"]
+)
+def test_an_unknown_method_is_refused(method: str) -> None:
+    with pytest.raises(InputError, match="percentile"):
+        range_method(method)

@@ -1,0 +1,349 @@
+"""The float repairs, on a real small network whose channels were brought out of scale without changing what it does."""
+
+from __future__ import annotations
+
+import io
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from keras import layers
+
+from calibration.calibrate import calibrate, work
+from calibration.equalise import equalised, equalising_factors, unequalised
+from calibration.fold import WEIGHTED, fold
+from calibration.graph import Graph, Node, build, infer, read
+from calibration.plan import Plan, packed
+from calibration.quantize import by_channel, integer_kernel
+from calibration.samples import Samples, labelled_samples
+from calibration.settings import Settings
+from calibration.simulate import simulate
+from calibration.walk import Stage, walk
+from edge.pixels import normalise
+from export import onnx as to_onnx
+from export import tflite as to_tflite
+from train.data import load
+
+CHAIN = ("stem", "dw1", "pw1", "dw2", "pw2")
+
+
+def _network() -> keras.Model:
+    """A convolution, two depthwise and two 1x1 convolutions, each with norm and ReLU, and a head."""
+    x = pixels = keras.Input((16, 16, 3), name="pixels")
+    for name in CHAIN:
+        if name.startswith("dw"):
+            x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=name)(x)
+        elif name == "stem":
+            x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False, name=name)(x)
+        else:
+            x = layers.Conv2D(24, 1, use_bias=False, name=name)(x)
+        x = layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.8, name=f"{name}_norm")(x))
+    return keras.Model(pixels, layers.Dense(10, name="head")(layers.GlobalAveragePooling2D(name="mean")(x)))
+
+
+def _sabotage(model: keras.Model) -> None:
+    """Scale each channel before a ReLU by 1/16 to 16, and what reads it by the inverse."""
+    rng = np.random.default_rng(0)
+    for name, reader in pairwise(CHAIN):
+        norm, kernel = model.get_layer(f"{name}_norm"), model.get_layer(reader).kernel
+        scale = 2.0 ** rng.uniform(-4, 4, norm.gamma.shape)
+        norm.gamma.assign(norm.gamma * scale)
+        norm.beta.assign(norm.beta * scale)
+        kernel.assign(kernel / scale.reshape(1, 1, -1, 1))
+
+
+class Case:
+    """A trained and sabotaged network, and what it is tested with."""
+
+    def __init__(self) -> None:
+        keras.utils.set_random_seed(0)
+        train, test = load("digits", "train", 16, 16), load("digits", "test", 16, 16)
+        model = _network()
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=False)
+        model.fit(normalise(train.images), train.labels, epochs=8, batch_size=64, verbose=0)
+        self.healthy = infer(model, normalise(test.images))["logits"]
+        _sabotage(model)
+        self.model, self.test = model, test
+        self.float = infer(model, normalise(test.images))["logits"]
+        self.graph = fold(read(model))
+        self.samples = labelled_samples(train, 128)
+        self._plans: dict[Settings, Plan] = {}
+
+    def plan(self, **settings: Any) -> Plan:
+        wanted = Settings(method="minmax", **settings)
+        if wanted not in self._plans:
+            self._plans[wanted] = calibrate(self.graph, self.samples, wanted)
+        return self._plans[wanted]
+
+    def error(self, target: Any = "tflite", **settings: Any) -> float:
+        """Mean squared error of the int8 network's logits."""
+        return float(np.mean((self.logits(target, **settings) - self.float) ** 2))
+
+    def top1(self, logits: np.ndarray) -> float:
+        return 100 * float((logits.argmax(1) == self.test.labels).mean())
+
+    def logits(self, target: Any = "tflite", **settings: Any) -> np.ndarray:
+        simulation = simulate(self.graph, self.plan(**settings), target)
+        return infer(simulation, normalise(self.test.images))["logits"]
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return Case()
+
+
+def test_the_sabotage_changes_nothing_in_float_and_ruins_int8(case: Case) -> None:
+    np.testing.assert_allclose(case.float, case.healthy, atol=1e-4)
+    assert case.top1(case.float) > 90
+    for target in ("tflite", "onnx"):
+        assert case.top1(case.logits(target)) < case.top1(case.float) - 20
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_equalisation_repairs_it(case: Case, target: str) -> None:
+    assert case.top1(case.logits(target, equalise=True)) >= case.top1(case.float) - 1.5
+    assert case.error(target, equalise=True) < 0.01 * case.error(target)
+
+
+def test_bias_correction_wins_back_most_of_it_by_itself(case: Case) -> None:
+    assert case.error(bias_correction=True) < 0.5 * case.error()
+    assert case.top1(case.logits(bias_correction=True)) > case.top1(case.logits()) + 10
+
+
+def test_adaround_wins_back_most_of_it_by_itself(case: Case) -> None:
+    assert case.error(adaround=True) < 0.5 * case.error()
+    assert case.top1(case.logits(adaround=True)) > case.top1(case.logits()) + 10
+
+
+def test_adaround_improves_even_what_is_equalised(case: Case) -> None:
+    assert case.error(equalise=True, adaround=True) < 0.8 * case.error(equalise=True)
+
+
+def test_bias_correction_takes_the_mean_error_out(case: Case) -> None:
+    def bias_of_head(plan: Plan) -> np.ndarray:
+        exact = infer(case.model, normalise(case.samples.images[:]))["logits"]
+        found = infer(simulate(case.graph, plan, "tflite"), normalise(case.samples.images[:]))["logits"]
+        return np.abs((found - exact).mean(axis=0))
+
+    before, after = bias_of_head(case.plan()), bias_of_head(case.plan(bias_correction=True))
+    assert after.max() < 0.2 * before.max()
+
+
+def test_equalised_weights_have_the_same_range_on_both_sides(case: Case) -> None:
+    graph = equalised(case.graph, equalising_factors(case.graph))
+    for name, reader in pairwise(CHAIN):
+        made = np.abs(by_channel(graph[name], graph[name].weights[0])).max(axis=0)
+        read_by = np.abs(graph[reader].weights[0]).max(axis=(0, 1, 3))
+        np.testing.assert_allclose(made, read_by, rtol=0.05)
+
+
+def test_equalisation_keeps_the_function(case: Case) -> None:
+    graph = equalised(case.graph, equalising_factors(case.graph))
+    found = infer(build(graph), normalise(case.test.images))["logits"]
+    np.testing.assert_allclose(found, case.float, atol=1e-4)
+
+
+def _chain(between: Any) -> Graph:
+    pixels = keras.Input((8, 8, 3))
+    x = between(layers.Conv2D(4, 1, name="a")(pixels))
+    return fold(read(keras.Model(pixels, layers.Conv2D(2, 1, name="b")(x))))
+
+
+@pytest.mark.parametrize(
+    ("between", "obstacle"),
+    [
+        (layers.ReLU(6.0, name="bounded"), "ReLU 'bounded'"),
+        (layers.Activation("relu6", name="bounded"), "Activation 'bounded'"),
+        (layers.Activation("hard_silu", name="hs"), "HardSwish 'hs'"),
+        (layers.Activation("swish", name="sw"), "'sw"),
+    ],
+)
+def test_bounded_and_curved_activations_let_no_scale_through(between: Any, obstacle: str) -> None:
+    graph = _chain(between)
+    assert equalising_factors(graph) == {}
+    assert obstacle in unequalised(graph)["a"]
+    assert unequalised(graph)["b"] == "it is an output"
+
+
+def test_a_channel_that_is_added_or_given_out_is_left_alone() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.ReLU(name="r")(layers.Conv2D(4, 1, name="a")(pixels))
+    y = layers.Add(name="sum")([x, layers.Conv2D(4, 1, name="b")(x)])
+    graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1, name="c")(y))))
+    assert equalising_factors(graph) == {}
+    assert "Add 'sum'" in unequalised(graph)["a"]
+
+
+def test_a_channel_with_two_readers_is_equalised_for_both() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.MaxPooling2D(2)(layers.ReLU()(layers.Conv2D(4, 1, name="a")(pixels)))
+    model = keras.Model(pixels, [layers.Conv2D(2, 1, name="b")(x), layers.Conv2D(3, 3, name="c")(x)])
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape) * 10.0 ** rng.uniform(-2, 2, weight.shape[-1]))
+    graph, data = fold(read(model)), rng.normal(size=(3, 8, 8, 3)).astype(np.float32)
+    factors = equalising_factors(graph)
+    assert set(factors) == {"a"}
+    wanted, found = infer(build(graph), data), infer(build(equalised(graph, factors)), data)
+    for head, values in wanted.items():
+        np.testing.assert_allclose(found[head], values, rtol=1e-4, atol=1e-5 * np.abs(values).max())
+
+
+def test_a_dead_channel_is_not_scaled() -> None:
+    graph = _chain(layers.ReLU())
+    graph["a"].weights[0][..., 1] = 0
+    graph["b"].weights[0][:, :, 2] = 0
+    assert equalising_factors(graph)["a"][1:3] == (1.0, 1.0)
+
+
+def test_both_targets_carry_the_learnt_integers(case: Case) -> None:
+    """AdaRound's integers are the plan's, TFLite's and ONNX's, weight by weight."""
+    plan = case.plan(equalise=True, adaround=True)
+    assert plan.rounding  # some layers learnt something
+    ready = plan.prepared(case.graph)
+    wanted = {}
+    for node in ready.nodes:
+        if node.kind in WEIGHTED:
+            scales = np.array(plan.kernel_scales[node.name], np.float32)
+            nearest = integer_kernel(node, scales)
+            wanted[node.name] = integer_kernel(node, scales, plan._up(node))
+            if node.name in plan.rounding:
+                assert (nearest != wanted[node.name]).any()
+                assert np.abs(nearest.astype(int) - wanted[node.name]).max() == 1
+    held = _tflite_kernels(to_tflite.int8(case.graph, plan)), _onnx_kernels(to_onnx.int8(case.graph, plan))
+    for name, integers in wanted.items():
+        node = ready[name]
+        flat = by_channel(node, integers).T  # (out, taps) for both; one channel of a depthwise kernel a row
+        for kernels in held:
+            assert any(_same(kernel, flat) for kernel in kernels), name
+
+
+def _same(kernel: np.ndarray, flat: np.ndarray) -> bool:
+    return kernel.shape == flat.shape and np.array_equal(kernel, flat)
+
+
+def _tflite_kernels(content: bytes) -> list[np.ndarray]:
+    """(out, taps): a convolution is stored as (out, h, w, in), a depthwise one as (1, h, w, out)."""
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    constants = [
+        (detail, interpreter.get_tensor(detail["index"]))
+        for detail in interpreter.get_tensor_details()
+        if len(detail["quantization_parameters"]["scales"]) > 1 and len(detail["shape"]) == 4
+    ]
+    axes = (detail["quantization_parameters"]["quantized_dimension"] for detail, _ in constants)
+    return [
+        np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+        for axis, (_, values) in zip(axes, constants, strict=True)
+    ]
+
+
+def _onnx_kernels(content: bytes) -> list[np.ndarray]:
+    """(out, taps) with the taps in TFLite's order: ONNX has (out, in, h, w)."""
+    tensors = onnx.load(io.BytesIO(content)).graph.initializer
+    arrays = (onnx.numpy_helper.to_array(tensor) for tensor in tensors)
+    return [a.transpose(0, 2, 3, 1).reshape(len(a), -1) for a in arrays if a.ndim == 4 and a.dtype == np.int8]
+
+
+def _run_tflite(content: bytes, images: np.ndarray) -> np.ndarray:
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    (pixels,), (head,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for image in images:
+        interpreter.set_tensor(pixels["index"], (image ^ 0x80).view(np.int8)[None])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(head["index"])[0].copy())
+    return np.stack(rows)
+
+
+def _run_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"pixels": image[None]})[0] for image in images])
+
+
+@pytest.mark.parametrize(
+    ("target", "write", "run"),
+    [("tflite", to_tflite.int8, _run_tflite), ("onnx", to_onnx.int8, _run_onnx)],
+)
+def test_a_file_names_the_class_that_its_simulation_names(
+    case: Case, target: str, write: Any, run: Any
+) -> None:
+    """End to end, all repairs made, as the runtimes run the files."""
+    settings = {"equalise": True, "adaround": True}
+    found = run(write(case.graph, case.plan(**settings)), case.test.images)
+    wanted = case.logits(target, **settings)
+    # Two classes in one step are no difference: the first of them is as good as the other.
+    named = np.take_along_axis(wanted, found.argmax(1)[:, None], axis=1)[:, 0]
+    step = case.plan(**settings).output_steps(case.graph)["logits"] if target == "tflite" else 0.0
+    assert (named >= wanted.max(axis=1) - step / 2).mean() >= 0.99
+
+
+def test_a_plan_with_all_repairs_survives_its_file(case: Case, tmp_path: Any) -> None:
+    plan = case.plan(equalise=True, adaround=True)
+    plan.write(tmp_path / "plan.json")
+    again = Plan.read(tmp_path / "plan.json")
+    assert again == plan
+    pixels = normalise(case.test.images[:4])
+    one, other = (infer(simulate(case.graph, p, "onnx"), pixels)["logits"] for p in (plan, again))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_walk_computes_what_both_networks_compute(case: Case) -> None:
+    stages = {}
+
+    def keep(stage: Stage) -> Node:
+        stages[stage.node.name] = stage
+        return stage.rounded
+
+    plan, images = case.plan(equalise=True), case.samples.images
+    walk(case.graph, plan, images, keep)
+    last, pixels = stages["head"], normalise(images[:])
+    wanted = infer(case.model, pixels)["logits"]
+    np.testing.assert_allclose(_dense(last.node, last.exact), wanted, atol=1e-3)
+    simulated = infer(simulate(case.graph, plan, "tflite"), pixels)["logits"]
+    step = plan.output_steps(case.graph)["logits"]
+    assert (np.abs(_dense(last.rounded, last.given) - simulated) <= step).mean() > 0.99
+
+
+def _dense(node: Node, values: np.ndarray) -> np.ndarray:
+    kernel, bias = node.weights
+    return values.reshape(len(values), -1) @ kernel.reshape(-1, len(bias)) + bias
+
+
+def test_a_walk_takes_as_many_images_as_its_memory_is_meant_for(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+
+    def keep(stage: Stage) -> Node:
+        sizes.append(len(stage.given))
+        return stage.rounded
+
+    # At the fullest moment an image holds 8 x 8 places with 16 channels twice, in two networks, 4 bytes each.
+    monkeypatch.setattr("calibration.walk.MEMORY_BYTES", 10 * 2 * 4 * 2 * 8 * 8 * 24)
+    walk(case.graph, case.plan(), case.samples.images, keep)
+    assert set(sizes) == {10}
+
+
+def test_the_progress_reaches_its_total(case: Case) -> None:
+    done: list[int] = []
+    few = Samples(case.samples.images[:16], "some")
+    settings = Settings(method="minmax", bias_correction=True)
+    calibrate(case.graph, few, settings, progress=done.append)
+    assert sum(done) == work(case.graph, 16, settings)
+
+
+def test_rounding_is_packed_without_loss() -> None:
+    graph = _chain(layers.ReLU())
+    up = np.random.default_rng(0).random(graph["a"].weights[0].shape) > 0.5
+    plan = calibrate(graph, Samples(np.zeros((2, 8, 8, 3), np.uint8), "black"), Settings(method="minmax"))
+    held = plan.model_copy(update={"rounding": {"a": packed(up)}})
+    np.testing.assert_array_equal(held._up(graph["a"]), up)
+    assert held._up(graph["b"]) is None
