@@ -3,7 +3,7 @@
 
 PYTHON ?= python3
 RECIPE ?= lenet_digits
-MODEL ?= cifar10-convnetjs
+MODEL ?= cifar10-base
 SIZE ?=
 BUNDLE ?= $(MODEL)$(if $(SIZE),-$(SIZE))
 SOURCE ?= demo://
@@ -47,7 +47,7 @@ export: needs-model needs-data $(DEV)/.ready  ## models/MODEL.keras, at SIZE (a 
 	$(DEV)/bin/sightline export models/$(MODEL).keras --data "$(DATA)" $(if $(SIZE),--size $(SIZE)) \
 		--out build/bundles/$(BUNDLE) --shipped edge/bundles/$(BUNDLE) $(ARGS)
 
-run: $(RUNTIME)/.ready  ## stream SOURCE (demo://) through MODEL (cifar10-convnetjs)
+run: $(RUNTIME)/.ready  ## stream SOURCE (demo://) through MODEL (cifar10-base)
 	$(RUNTIME)/bin/sightline run --source "$(SOURCE)" --model "$(MODEL)" $(ARGS)
 
 profile: $(RUNTIME)/.ready  ## the latency table of MODEL on SOURCE

@@ -21,7 +21,7 @@ from edge.pixels import ResizeRule
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 SHIPPED = Path(__file__).parent / "bundles"
-DEFAULT_BUNDLE = "cifar10-convnetjs"
+DEFAULT_BUNDLE = "cifar10-base"
 
 Format = Literal["tflite", "onnx"]
 Precision = Literal["fp32", "fp16", "int8"]

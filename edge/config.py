@@ -1,7 +1,7 @@
 """The settings of a stream, from a TOML file and the command line.
 
 source = "demo://"              # what `edge.sources` reads
-model = "cifar10-convnetjs"     # a bundle's folder, or a shipped one by name
+model = "cifar10-base"          # a bundle's folder, or a shipped one by name
 backend = "auto"
 precision = "auto"
 threads = 1                     # of the model
@@ -84,7 +84,7 @@ else:
 
 ModelInput = Literal["frame", "faces"]
 
-DEFAULT_MODELS: tuple[str, ...] = ("face-320x192", "cifar10-convnetjs")
+DEFAULT_MODELS: tuple[str, ...] = ("face-320x192", "cifar10-base")
 """The shipped bundles that a stream goes through when it names none."""
 
 ONLY_CAMERA = "camera"

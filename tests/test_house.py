@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sightline
-from edge.bundle import Bundle
+from edge.bundle import DEFAULT_BUNDLE, Bundle
 from edge.tables import RUNNERS, SINKS, SOURCES, TASKS, resolve
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def test_the_wheel_holds_the_packages_and_the_shipped_bundles(tmp_path: Path) ->
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     assert top == {*PACKAGES, "sightline.py", "sightline-0.1.0.dist-info"}
-    assert "edge/bundles/cifar10-convnetjs/model.int8.tflite" in names
+    assert f"edge/bundles/{DEFAULT_BUNDLE}/model.int8.tflite" in names
     assert "edge/py.typed" in names
 
 
@@ -122,7 +122,7 @@ def test_the_readmes_targets_and_commands_exist() -> None:
 def test_the_readmes_parity_table_is_that_of_the_shipped_bundle() -> None:
     rows = {tuple(row.split()[:2]): row.split()[2:] for row in README.splitlines() if row.count(" fp") == 1}
     rows |= {tuple(row.split()[:2]): row.split()[2:] for row in README.splitlines() if " int8  " in row}
-    for artefact in Bundle.open("cifar10-convnetjs").manifest.artefacts:
+    for artefact in Bundle.open(DEFAULT_BUNDLE).manifest.artefacts:
         metrics = artefact.metrics
         assert metrics is not None
         wanted = [f"{artefact.size_bytes / 1024:.1f}", f"{metrics.value:.2f}", f"{metrics.drop:+.2f}"]

@@ -40,8 +40,9 @@ def share(right: list[bool]) -> float:
     return sum(right) / len(right)
 
 
-def test_the_cat_is_a_cat() -> None:
-    results = list(seen(StreamSettings(model="cifar10-convnetjs"), "chelsea"))
+@pytest.mark.parametrize("model", ["cifar10-base", "cifar10-convnetjs"])
+def test_the_cat_is_a_cat(model: str) -> None:
+    results = list(seen(StreamSettings(model=model), "chelsea"))
     assert share([result.summary().startswith("cat") for result in results]) >= 0.9
 
 

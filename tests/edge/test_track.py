@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.boxes import Floats
+from edge.results import Faces
 from edge.track import Tracker
 
 
@@ -106,3 +107,11 @@ def test_numbers_are_unique_in_a_frame_and_new_ones_are_the_next(
         new = sorted(number for number in numbers if number > highest)
         assert new == list(range(highest + 1, highest + 1 + len(new)))
         highest += len(new)
+
+
+def test_a_weak_face_counts_from_its_second_frame_on_and_a_sure_one_at_once() -> None:
+    tracker, boxes = Tracker(), at((50, 60), (200, 60))
+    faces = Faces(boxes, np.float32([0.9, 0.55]))
+    first, second = (faces.tracked(tracker.update(boxes)) for _ in range(2))
+    assert (first.scores.tolist(), first.tracks.tolist()) == ([np.float32(0.9)], [0])
+    assert (len(second), second.tracks.tolist()) == (2, [1, 2])
