@@ -162,8 +162,8 @@ def _round_after_joins(graph: Any) -> None:
 
     made = {name: node for node in graph.node for name in node.output}
     for join in [node for node in graph.node if node.op_type == "Concat"]:
-        roundings = [made.get(name) for name in join.input]
-        if any(node is None or node.op_type != "QuantizeLinear" for node in roundings):
+        roundings = [made[name] for name in join.input if name in made]
+        if len(roundings) < len(join.input) or any(node.op_type != "QuantizeLinear" for node in roundings):
             continue
         _, scale, zero = roundings[0].input
         output, joined = join.output[0], f"{join.output[0]}_joined"

@@ -333,7 +333,7 @@ def test_a_folder_of_nothing_but_corrupt_pictures_cannot_be_skipped(tmp_path: Pa
 def test_training_goes_on_without_the_corrupt_ones_and_says_so(
     tmp_path: Path, command: Callable[..., Any]
 ) -> None:
-    folder = with_corrupt(tmp_path / "data", 2)
+    folder = with_corrupt(tmp_path / "data", 5)
     args = ("train", "lenet_digits", "epochs=1", "--data", folder, "--out", tmp_path / "out")
     ended = command(*args)
     assert ended.code == 2
@@ -343,6 +343,11 @@ def test_training_goes_on_without_the_corrupt_ones_and_says_so(
     assert "left out" in ended.err
     card = read_card(tmp_path / "out" / "lenet-digits.keras")
     assert card.command == "sightline train lenet_digits epochs=1 --data DIR --skip-corrupt"
+    measure = ("evaluate", tmp_path / "out" / "lenet-digits.keras", "--split", "train", "--data", folder)
+    assert command(*measure).code == 2
+    ended = command(*measure, "--skip-corrupt")
+    assert ended.code == 0
+    assert "left out" in ended.err
 
 
 def test_pictures_of_many_sizes_become_one(tmp_path: Path) -> None:
