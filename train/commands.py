@@ -327,4 +327,6 @@ def _measured(subject: Subject, images: LabelledImages) -> Top1:
 
 def _images(data: str, split: str, size: InputSpec, limit: int | None, skip_corrupt: bool) -> LabelledImages:
     images = load(data, split, size.height, size.width, size.resize, skip_corrupt)
+    for note in images.notes:
+        click.echo(f"{images.source}: {note}", err=True)
     return images.take(pick(images, limit), f" {limit} of {len(images)}") if limit else images
