@@ -6,9 +6,13 @@ converts its own simulation: what was measured in Keras is what is written to th
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from calibration.fold import WEIGHTED
 from calibration.graph import Call, Graph, KerasTensor, Node, build, call_layer
 from calibration.plan import Plan
 from calibration.quantize import TensorParams
@@ -28,8 +32,23 @@ def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None)
         batch: a fixed batch size, for converters; any size otherwise.
     """
     rounded = plan.rounded(graph)
-    call = _tflite_call(rounded, plan) if target == "tflite" else _tensorrt_call(rounded, plan)
-    return build(rounded, call, batch)
+    if target == "onnx":
+        return build(rounded, _tensorrt_call(rounded, plan), batch)
+    uneven = replace(rounded, nodes=tuple(map(_with_uneven_bias, rounded.nodes)))
+    return build(uneven, _tflite_call(uneven, plan), batch)
+
+
+def _with_uneven_bias(node: Node) -> Node:
+    """A bias whose values are all equal, with one of them moved by the least that a float can.
+
+    TFLite's converter stores equal values as one, and rounds that one by the first channel's scale for all
+    (seen in TensorFlow 2.21: of eight biases of 3.0 one stayed 3.0, another became 3.8).
+    """
+    if node.kind not in WEIGHTED or not node.config["use_bias"] or np.ptp(node.weights[1]) > 0:
+        return node
+    bias = node.weights[1].copy()
+    bias[0] = np.nextafter(bias[0], np.float32(np.inf)) if bias[0] else bias[0]
+    return replace(node, weights=(node.weights[0], bias))
 
 
 def _tflite_call(graph: Graph, plan: Plan) -> Call:

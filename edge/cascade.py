@@ -42,7 +42,8 @@ class Member:
         """Whether it sees a camera's frame number `number`, captured then."""
         if last is None:
             return True
-        return number - last.number >= self.interval and capture_ns - last.capture_ns >= self.every_s * 1e9
+        every_ns = round(self.every_s * 1e9)
+        return number - last.number >= self.interval and capture_ns - last.capture_ns >= every_ns
 
 
 @dataclass(frozen=True)

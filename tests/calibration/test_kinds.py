@@ -62,6 +62,9 @@ KINDS: dict[str, Body] = {
     "a layer's own swish": lambda x: _convolution(8, 1, activation="silu")(x),
     "hard-swish": lambda x: layers.Activation("hard_silu")(_norm()(_convolution(8, 1)(x))),
     "hard-sigmoid": lambda x: _convolution(8, 1, activation="hard_sigmoid")(x),
+    "hard-sigmoid of a layer without a bias": lambda x: _convolution(
+        8, 1, use_bias=False, activation="hard_sigmoid"
+    )(x),
     "sigmoid": lambda x: _convolution(8, 1, activation="sigmoid")(x),
     "tanh": lambda x: _convolution(8, 1, activation="tanh")(x),
     "softmax": lambda x: layers.Softmax()(layers.Dense(4)(layers.Flatten()(x))),
@@ -96,6 +99,31 @@ KINDS: dict[str, Body] = {
 }
 
 
+VARIANTS = frozenset(
+    {
+        "depthwise with a stride and a multiplier",
+        "a layer's own swish",
+        "tanh",
+        "squeeze-excite",
+        "squeeze-excite of a vector",
+        "squeeze-excite of dense layers",
+        "residual of a bare operation",
+        "relu of a concat",
+        "mean pool",
+        "norm and relu of a maximum",
+        "padding",
+        "rescaling",
+        "a model inside",
+        "a layer called twice",
+    }
+)
+"""What folds to layers that another kind exports too: exported by the slow tests."""
+
+EXPORTED = [
+    pytest.param(kind, marks=pytest.mark.slow) if kind in VARIANTS else pytest.param(kind) for kind in KINDS
+]
+
+
 def _model(body: Body) -> keras.Model:
     """A convolution, what is tested, a head; weights drawn at random."""
     pixels = keras.Input((16, 16, 3), name="pixels")
@@ -126,7 +154,7 @@ def test_a_kind_is_folded_without_a_change(kind: str, images: np.ndarray) -> Non
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EXPORTED)
 @pytest.mark.parametrize("target", ["tflite", "onnx"])
 def test_a_kind_is_exported_as_it_is_simulated(kind: str, target: str, images: np.ndarray) -> None:
     """At most one quantization step, on 99.99 % of each layer's outputs, given what the file gave before it."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.cascade import Cascade, Member, crops
@@ -226,6 +226,7 @@ def test_model_with_an_interval_sees_each_nth_frame_and_its_result_is_held() -> 
 
 
 @given(st.lists(st.integers(1, 400), max_size=60), st.integers(0, 1000))
+@example([1, 67], 67)  # 0.067 seconds are a little more than 67 million nanoseconds in floating point
 def test_model_with_a_period_never_sees_two_frames_within_it(steps: list[int], every_ms: int) -> None:
     seen, clock = Namer(), 1000
     cascade = Cascade([Member("model", seen, every_s=every_ms / 1e3)])  # type: ignore[arg-type]
