@@ -17,10 +17,7 @@ from edge.pipeline import Limits, Pipeline, Summary
 from edge.profiler import StageRecorder, stage_table
 from edge.protocols import Sink
 from edge.secret import masked, resolved
-from edge.sinks.events import EventsSink
-from edge.sinks.jsonl import JsonlSink
-from edge.sinks.mqtt import MqttSink
-from edge.sinks.snapshots import SnapshotSink
+from edge.sinks.shared import shared_sinks
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
 from edge.sources import open_source
@@ -151,16 +148,9 @@ def _sinks(settings: StreamSettings, title: str) -> list[Sink]:
     sinks: list[Sink] = []
     if wanted.terminal:
         sinks.append(TerminalSink(title))
-    if wanted.jsonl:
-        sinks.append(JsonlSink(wanted.jsonl, wanted.jsonl_max_bytes, wanted.jsonl_keep))
+    sinks += [sink for _, sink in shared_sinks(wanted)]
     if wanted.video:
         sinks.append(VideoSink(wanted.video, title, settings.lossless))
-    if wanted.events:
-        sinks.append(EventsSink(wanted.events))
-    if wanted.mqtt:
-        sinks.append(MqttSink(wanted.mqtt))
-    if wanted.snapshots:
-        sinks.append(SnapshotSink(wanted.snapshots))
     return sinks
 
 

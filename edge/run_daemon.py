@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -92,12 +93,11 @@ def events_reader(settings: StreamSettings) -> Callable[[int, float | None], lis
         return None
 
     def newest(limit: int, before: float | None) -> list[dict[str, Any]]:
-        # Those of before a moment (seconds since 1970): the database has no such question, so more are read.
         try:
-            found = read_events(events.path, limit=limit if before is None else 50 * limit)
+            found = read_events(events.path, before_s=math.inf if before is None else before, limit=limit)
         except InputError:  # none was ever written
             return []
-        return [event.as_record() for event in found if before is None or event.at_s < before][:limit]
+        return [event.as_record() for event in found]
 
     return newest
 

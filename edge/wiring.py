@@ -18,10 +18,7 @@ from edge.profiler import StageRecorder
 from edge.protocols import Sink, Source, SourceInfo
 from edge.results import FrameResult
 from edge.secret import Secrets
-from edge.sinks.events import EventsSink
-from edge.sinks.jsonl import JsonlSink
-from edge.sinks.mqtt import MqttSink
-from edge.sinks.snapshots import SnapshotSink
+from edge.sinks.shared import shared_sinks
 from edge.sinks.video import VideoSink
 from edge.sources import open_source
 
@@ -159,15 +156,7 @@ class VideoOfEach:
 
 def make_sinks(settings: SinkSettings, title: str) -> list[tuple[str, Sink]]:
     """The sinks that are asked for, with their names; each may be opened once for each camera."""
-    sinks: list[tuple[str, Sink]] = []
-    if settings.events:
-        sinks.append(("events", EventsSink(settings.events)))
-    if settings.mqtt:
-        sinks.append(("mqtt", MqttSink(settings.mqtt)))
-    if settings.snapshots:
-        sinks.append(("snapshots", SnapshotSink(settings.snapshots)))
-    if settings.jsonl:
-        sinks.append(("jsonl", JsonlSink(settings.jsonl, settings.jsonl_max_bytes, settings.jsonl_keep)))
+    sinks = shared_sinks(settings)
     if settings.video:
         sinks.append(("video", VideoOfEach(settings.video, title)))
     if settings.latency:

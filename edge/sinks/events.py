@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -10,11 +11,9 @@ from pathlib import Path
 from pydantic import Field
 
 from edge.errors import InputError
-from edge.frame import Frame
-from edge.protocols import SourceInfo
-from edge.results import FrameResult
-from edge.sinks.happenings import Event, EventKind, EventRules, Watch
-from edge.sinks.storage import BUSY_S, Schema, Writer
+from edge.sinks.event_writer import EventWriter
+from edge.sinks.happenings import Event, EventKind, EventRules
+from edge.sinks.storage import BUSY_S, Schema
 
 SCHEMA = Schema(
     purpose="events",
@@ -55,51 +54,16 @@ class EventsSettings(EventRules):
     max_days: float | None = Field(default=None, gt=0)
 
 
-class EventsSink:
+class EventsSink(EventWriter):
     """Writes every event as one row; committed rows survive a kill and a power cut.
 
     An end names its beginning in `began`; a beginning without an end is still there, or was when the
     program was killed. `read_events` reads the file, also while it is written.
-
-    Attributes:
-        stored: events on the disk; lost: events that could not be written.
-        trouble: why, for the moment; empty when all is well.
     """
 
     def __init__(self, settings: EventsSettings) -> None:
+        super().__init__(settings, settings.path, SCHEMA, self._store)
         self._settings = settings
-        self._watch = Watch(settings)
-        self._writer: Writer[Event] = Writer(settings.path, SCHEMA, self._store)
-        self._opened = False
-
-    @property
-    def stored(self) -> int:
-        return self._writer.stored
-
-    @property
-    def lost(self) -> int:
-        return self._writer.lost
-
-    @property
-    def trouble(self) -> str:
-        return self._writer.trouble
-
-    def open(self, source: SourceInfo) -> None:
-        """Once for each camera; raises InputError where the database cannot be used."""
-        if not self._opened:
-            self._writer.open()
-            self._opened = True
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Hand what began or ended to the database's thread; never waits for the disk."""
-        for event in self._watch.update(frame, result):
-            self._writer.put(event)
-
-    def close(self) -> None:
-        """End what is still there, and commit."""
-        if self._opened:
-            self._opened = False
-            self._writer.close(last=self._watch.finish())
 
     def _store(self, connection: sqlite3.Connection, events: Sequence[Event]) -> int:
         columns, marks = ", ".join(COLUMNS), ", ".join("?" * len(COLUMNS))
@@ -123,23 +87,25 @@ def read_events(
     label: str | None = None,
     since_s: float = 0.0,
     limit: int = 100,
+    before_s: float = math.inf,
 ) -> list[Event]:
     """The newest events of a database, newest first; of what is None, all.
 
     Args:
-        since_s: seconds since 1970; limit: how many at most.
+        since_s, before_s: seconds since 1970, from the one on and before the other; limit: how many at most.
 
     Raises:
         InputError: there is no such file, or it holds no events.
     """
     wanted = {"camera": camera, "kind": kind, "label": label}
     conditions = [f"{name} = :{name}" for name, value in wanted.items() if value is not None]
-    where = " AND ".join(["at_s >= :since_s", *conditions])
+    where = " AND ".join(["at_s >= :since_s", "at_s < :before_s", *conditions])
     query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE {where} ORDER BY seq DESC LIMIT :limit"
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_S, uri=True)
         try:
-            rows = connection.execute(query, wanted | {"since_s": since_s, "limit": limit}).fetchall()
+            limits = {"since_s": since_s, "before_s": before_s, "limit": limit}
+            rows = connection.execute(query, wanted | limits).fetchall()
         finally:
             connection.close()
     except sqlite3.Error as error:

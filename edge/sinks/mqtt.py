@@ -13,14 +13,12 @@ from pathlib import Path
 from pydantic import Field, SecretStr, model_validator
 
 from edge.errors import InputError
-from edge.frame import Frame
 from edge.protocols import SourceInfo
-from edge.results import FrameResult
 from edge.secret import resolved
-from edge.sinks.happenings import Event, EventRules, Watch
+from edge.sinks.event_writer import EventWriter
+from edge.sinks.happenings import Event, EventRules
 from edge.sinks.mqtt_sender import Broker, Sender, require_paho
 from edge.sinks.outbox import SCHEMA, adder
-from edge.sinks.storage import Writer
 
 LINGER_S = 0.5
 """How long the end waits for the broker; what it has not acknowledged is sent by the next run."""
@@ -98,7 +96,7 @@ class MqttSettings(EventRules):
         return SecretStr(resolved(self.password.get_secret_value()))
 
 
-class MqttSink:
+class MqttSink(EventWriter):
     """Publishes every event as one JSON object (`Event.as_record`) with two more fields.
 
     * `seq`: counts the messages of this outbox; a gap is a loss (an outbox that was full).
@@ -112,21 +110,9 @@ class MqttSink:
     """
 
     def __init__(self, settings: MqttSettings) -> None:
-        self._watch = Watch(settings)
+        super().__init__(settings, settings.outbox, SCHEMA, adder(self._topic_of, settings.max_rows))
         self._topic = settings.topic
-        self._writer: Writer[Event] = Writer(
-            settings.outbox, SCHEMA, adder(self._topic_of, settings.max_rows)
-        )
         self._sender = Sender(settings.broker(), settings.outbox)
-        self._opened = False
-
-    @property
-    def stored(self) -> int:
-        return self._writer.stored
-
-    @property
-    def lost(self) -> int:
-        return self._writer.lost
 
     @property
     def acknowledged(self) -> int:
@@ -138,7 +124,7 @@ class MqttSink:
 
     @property
     def trouble(self) -> str:
-        return self._writer.trouble or self._sender.trouble
+        return super().trouble or self._sender.trouble
 
     def open(self, source: SourceInfo) -> None:
         """Once for each camera. A broker that is not there is no error: it may come.
@@ -148,20 +134,14 @@ class MqttSink:
         """
         if not self._opened:
             require_paho()
-            self._writer.open()
+            super().open(source)
             self._sender.open()
-            self._opened = True
-
-    def write(self, frame: Frame, result: FrameResult) -> None:
-        """Hand what began or ended to the outbox's thread; waits neither for disk nor network."""
-        for event in self._watch.update(frame, result):
-            self._writer.put(event)
 
     def close(self) -> None:
         """End what is still there, commit it, and give the broker half a second to take it."""
-        if self._opened:
-            self._opened = False
-            self._writer.close(last=self._watch.finish())
+        opened = self._opened
+        super().close()
+        if opened:
             self._sender.close(LINGER_S)
 
     def _topic_of(self, event: Event) -> str:

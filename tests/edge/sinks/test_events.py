@@ -52,6 +52,20 @@ def test_several_cameras_share_one_database_and_a_second_run_goes_on_in_it(tmp_p
     assert len(read_events(tmp_path / "events.sqlite", camera="front", kind="face_entered")) == 2
 
 
+def test_a_page_of_older_events_begins_where_the_newer_one_ended(tmp_path: Path) -> None:
+    sink = EventsSink(settings(tmp_path))
+    sink.open(INFO)
+    feed(sink, range(1, 7))
+    sink.close()
+    path = tmp_path / "events.sqlite"
+    everything = read_events(path)
+    page = read_events(path, limit=3)
+    assert page == everything[:3]
+    older = read_events(path, before_s=page[-1].at_s)
+    assert older == [event for event in everything if event.at_s < page[-1].at_s]
+    assert older
+
+
 def test_the_oldest_rows_make_room(tmp_path: Path) -> None:
     sink = EventsSink(settings(tmp_path, max_rows=10))
     sink.open(INFO)

@@ -1,0 +1,20 @@
+"""The sinks that serve one source or all cameras alike, made from the settings."""
+
+from __future__ import annotations
+
+from edge.config import SinkSettings
+from edge.protocols import Sink
+from edge.tables import SINKS, resolve
+
+
+def shared_sinks(settings: SinkSettings) -> list[tuple[str, Sink]]:
+    """Those that are asked for, each with its name; only their modules are loaded."""
+    sinks: list[tuple[str, Sink]] = []
+    if settings.jsonl:
+        jsonl = resolve(SINKS["jsonl"])(settings.jsonl, settings.jsonl_max_bytes, settings.jsonl_keep)
+        sinks.append(("jsonl", jsonl))
+    for name in ("events", "mqtt", "snapshots"):
+        wanted = getattr(settings, name)
+        if wanted:
+            sinks.append((name, resolve(SINKS[name])(wanted)))
+    return sinks
