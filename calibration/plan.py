@@ -16,7 +16,7 @@ from calibration.equalise import equalised, equalising_factors
 from calibration.fold import WEIGHTED
 from calibration.graph import Graph, Node
 from calibration.observers import KEEP_RANGE, Progress
-from calibration.provenance import Provenance, graph_sha256, list_sha256, tool_versions
+from calibration.provenance import TOOLS, Provenance, graph_sha256, list_sha256
 from calibration.quantize import (
     PIXELS,
     TensorParams,
@@ -32,6 +32,7 @@ from calibration.settings import DEFAULT_METHOD, Settings
 from edge.bundle import Format
 from edge.errors import InputError
 from edge.files import write_text
+from edge.machine import package_versions
 
 Values = tuple[float, ...]
 
@@ -168,7 +169,7 @@ def provenance(graph: Graph, samples: Samples, settings: Settings, preprocessing
         list_sha256=list_sha256(samples.ids),
         preprocessing=preprocessing,
         method=str(settings),
-        versions=tool_versions(),
+        versions=package_versions(TOOLS, absent="absent"),
     )
 
 

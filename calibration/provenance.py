@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import BaseModel, ConfigDict
 
@@ -85,17 +83,6 @@ def graph_sha256(graph: Graph) -> str:
 def list_sha256(ids: tuple[str, ...]) -> str:
     """The hash of a list of images."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
-
-
-def tool_versions() -> dict[str, str]:
-    """The versions of Python and of `TOOLS`."""
-    found = {"python": platform.python_version()}
-    for name in TOOLS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def _described(node: Node) -> str:

@@ -7,13 +7,12 @@ import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from edge.config import StreamSettings
 from edge.feeder import Feeder
 from edge.frame import Frame
-from edge.machine import this_machine
+from edge.machine import package_versions, this_machine
 from edge.profiler import StageRecorder
 from edge.protocols import Sink
 from edge.results import FrameResult
@@ -88,6 +87,8 @@ class DaemonState:
         self._reloads = {"done": 0, "refused": 0}
         self._last_reload = ""
         self._device = asdict(this_machine())
+        versions = package_versions(["sightline"], absent="a checkout that is not installed")
+        self._version = versions["sightline"]
         self._settings: dict[str, Any] = {}
         if settings is not None:
             self.configure(settings)
@@ -179,7 +180,7 @@ class DaemonState:
             now_s = time.monotonic()
             return {
                 "uptime_s": round(now_s - self._began_s, 3),
-                "version": _version(),
+                "version": self._version,
                 "cameras": [_camera(name, camera, now_s) for name, camera in self._cameras.items()],
                 "models": [asdict(model) | {"refused": list(model.refused)} for model in self._models],
                 "latency": {name: _latency(camera.latency) for name, camera in self._cameras.items()},
@@ -247,10 +248,3 @@ def _shown(settings: StreamSettings) -> dict[str, Any]:
     if "source" in shown:
         shown["source"] = masked(shown["source"])
     return shown
-
-
-def _version() -> str:
-    try:
-        return version("sightline")
-    except PackageNotFoundError:
-        return "a checkout that is not installed"

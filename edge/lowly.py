@@ -5,19 +5,18 @@ python -m edge.lowly COMMAND...
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
+from edge.children import end_with_parent
 
 
 def main() -> None:
     """Become COMMAND."""
     parent = os.getppid()
     os.nice(19)
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
     if os.getppid() != parent:  # it was gone before it could be watched
         return
     os.execvp(sys.argv[1], sys.argv[1:])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 FLOOR_L4T = (36, 4)
@@ -169,3 +171,15 @@ def read_number(path: Path) -> float | None:
 def _cores() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def package_versions(packages: Iterable[str], absent: str | None = None) -> dict[str, str]:
+    """Python's version and those of packages; what is not installed is `absent`, or left out where that is None."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            if absent is not None:
+                found[package] = absent
+    return found

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.frame import MODEL_STAGES, STAGES, Frame, Stamps
-from edge.machine import this_machine
+from edge.machine import package_versions, this_machine
 from edge.profiling.histogram import Histogram
 from edge.profiling.report import SCHEMA_VERSION, write_report
 from edge.profiling.spread import PERCENTS, ModelSpreads, Spread, missing
@@ -113,7 +111,7 @@ def report_of(
         "schema_version": SCHEMA_VERSION,
         "taken_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": asdict(this_machine()),
-        "versions": versions(),
+        "versions": package_versions(PACKAGES),
         "settings": dict(settings),
         "capture_clock": clock,
         "n": n,
@@ -290,14 +288,3 @@ def _infer(models: Cascade, frame: Frame) -> None:
 def _timed_read(watch: _Stopwatch, source: Source, frame: Frame) -> bool:
     with watch:
         return source.read(frame)
-
-
-def versions() -> dict[str, str]:
-    """Python's version, and those of the packages that do the work, as far as they are installed."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

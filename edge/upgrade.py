@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from edge.backends import best_precision, open_proven
 from edge.bundle import Bundle, Precision
+from edge.children import end
 from edge.errors import InputError, SightlineError
 from edge.protocols import Runner
 from edge.runners import cuda
@@ -149,13 +150,4 @@ class Upgrader:
             if child.returncode is not None:
                 return " ".join(words[-_LAST_WORDS:].split())
             if self._stopping.is_set():
-                _end(child)
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    child.terminate()
-    try:
-        child.wait(END_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+                end(child, END_S)

@@ -13,7 +13,6 @@ or {"refused": "why"}.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -22,15 +21,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from edge.children import end_with_parent
 from edge.errors import InputError
 from edge.runners.plans import find_toolkit
 from export.tensorrt import build_plan
 
 NICENESS = 10
 """Of 19: what streams on this device goes first."""
-
-PR_SET_PDEATHSIG = 1
-"""Linux, <sys/prctl.h>: the signal that a process gets when its parent ends."""
 
 PLAN, ONNX, TIMINGS = "plan", "model.onnx", "timings.cache"
 
@@ -39,7 +36,7 @@ def main(folder: Path) -> None:
     """Build the plan of one folder."""
     os.nice(NICENESS)
     # A caller that is killed would leave a builder behind that nobody waits for.
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     # What NVIDIA's libraries print must not come between the lines.
     told = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

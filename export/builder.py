@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from edge.children import end
 from export.build_child import ONNX, PLAN, TIMINGS
 from export.tensorrt import OnStep, Plan, PlanError, Tensor
 
@@ -99,12 +100,7 @@ def _child(folder: Path, stderr: Any) -> Iterator[subprocess.Popen[bytes]]:
         yield child
     finally:
         if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(GRACE_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            end(child, GRACE_S)
         if child.stdout is not None:
             child.stdout.close()
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 import shutil
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from edge.bundle import (
 )
 from edge.files import whole_folder, write_text
 from edge.golden import check
+from edge.machine import package_versions
 from edge.pixels import normalise
 from export import lint, onnx, tflite
 from export.golden import write_golden, write_part
@@ -146,19 +146,8 @@ def _calibration(job: Job, plan: Plan) -> Calibration:
         source=plan.source,
         preprocessing=plan.provenance.preprocessing,
         method=plan.method,
-        tools=tool_versions(),
+        tools=package_versions(TOOLS, absent="absent"),
     )
-
-
-def tool_versions() -> dict[str, str]:
-    """The versions of Python and of the packages that decide what the files hold."""
-    found = {"python": platform.python_version()}
-    for name in TOOLS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
 
 
 def _golden(job: Job, plan: Plan | None, folder: Path) -> Golden:

@@ -12,14 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.pixels import PAD_VALUE, Image, normalise
+from edge.pixels import PAD_VALUE, Image
 from train.data import LabelledImages
 from train.recipe import Recipe
 
 JPEG_QUALITY = (50, 96)
 """From the first on, below the second."""
-
-Batch = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -40,12 +38,6 @@ class View:
         """Those views of all of the data's images: uint8 (N, H, W, C)."""
         seen = mirrored(images[self.chosen], self.mirror) if self.mirror.any() else images[self.chosen]
         return moved(seen, self.shift) if self.shift.any() else seen
-
-
-def batches(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[Batch]:
-    """The epoch's batches: float32 (batch_size, H, W, 3) in [-1, 127/128] and int64 labels."""
-    for view, images in viewed(data, recipe, epoch):
-        yield normalise(images), data.labels[view.chosen]
 
 
 def viewed(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[tuple[View, Image]]:

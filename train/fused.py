@@ -34,9 +34,8 @@ class FusedBatchNormalization(layers.BatchNormalization):
             return super().call(inputs, training=False)
         import tensorflow as tf
 
-        gamma = tf.ones_like(self.moving_mean) if self.gamma is None else self.gamma
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs, gamma, self.beta, epsilon=self.epsilon, is_training=True
+            inputs, self.gamma, self.beta, epsilon=self.epsilon, is_training=True
         )
         for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + now * (1 - self.momentum))

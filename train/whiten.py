@@ -16,6 +16,7 @@ from edge.pixels import Image, normalise
 
 LAYER = "whiten"
 IMAGES = 5000
+"""So many of the training images decide."""
 SMALLEST = 1.25e-4
 """Added to every eigenvalue: directions that hardly occur must not be amplified to noise. The original's 5e-4
 is for pixels of unit variance; ours, (x - 128) / 128, have a quarter of that."""
@@ -24,12 +25,17 @@ is for pixels of unit variance; ours, (x - 128) / 128, have a quarter of that.""
 def whitening_kernel(images: Image, size: int) -> NDArray[np.float32]:
     """Kernel float32 (size, size, C, 2 * size * size * C) from uint8 (N, H, W, C); the first 5,000 are enough."""
     pixels = normalise(images[:IMAGES])
-    patches = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2))
-    flat = np.moveaxis(patches, 3, 5).reshape(-1, size * size * pixels.shape[3])
+    flat = patches(pixels, size)
     values, vectors = np.linalg.eigh(flat.T.astype(np.float64) @ flat / len(flat))
     rows = (vectors / np.sqrt(values + SMALLEST))[:, ::-1]
     kernel = np.concatenate([rows, -rows], axis=1)
     return kernel.reshape(size, size, pixels.shape[3], -1).astype(np.float32)
+
+
+def patches(pixels: NDArray[np.floating], size: int) -> NDArray[np.floating]:
+    """Every patch of (N, H, W, C) pixels as a row: (n, size * size * C), in the order of a kernel's values."""
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(1, 2))
+    return np.moveaxis(windows, 3, 5).reshape(-1, size * size * pixels.shape[3])
 
 
 def whiten(model: keras.Model, images: Image) -> None:

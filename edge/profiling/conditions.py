@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from edge.machine import Machine, read_text, this_machine
+from edge.machine import Machine, package_versions, read_text, this_machine
 from edge.profiling import power, thermal
 from edge.profiling.comparable import comparable
 from edge.profiling.snapshot import Family, Sensors, Snapshot, parse_nvpmodel_query, read_power_mode
@@ -273,11 +272,7 @@ def power_mode(root: Path, machine: Machine) -> str:
 
 def versions(root: Path = Path("/")) -> dict[str, str]:
     """Of the kernel, of Python and of what does the work, as far as it is installed."""
-    found = {"kernel": read_text(root / "proc/sys/kernel/osrelease").strip(), "python": this_machine().python}
-    for package in RUNTIMES:
-        with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+    return {"kernel": read_text(root / "proc/sys/kernel/osrelease").strip(), **package_versions(RUNTIMES)}
 
 
 def _notes(shots: Sequence[Snapshot], sensors: Sensors, power_source: str) -> Iterator[str]:

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from edge.children import end
+
 MEBIBYTE = {"kB": 1 / 1024, "MB": 1.0, "GB": 1024.0}
 """tegrastats counts in powers of two and calls them MB."""
 
@@ -157,12 +159,7 @@ class Tegrastats:
         """End the child."""
         if self._process is None:
             return
-        self._process.terminate()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end(self._process, 2)
         self._thread.join(2)
         self._process = None
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.pixels import PAD_VALUE, normalise
-from train.augment import batches, compressed, mirrored, moved, steps_per_epoch, viewed
+from edge.pixels import PAD_VALUE
+from train.augment import View, compressed, mirrored, moved, steps_per_epoch, viewed
 from train.data import LabelledImages
 from train.recipe import Recipe
 
@@ -72,10 +72,10 @@ def recipe(**fields: object) -> Recipe:
 @pytest.mark.parametrize(("n", "size", "expected"), [(10, 4, [4, 4]), (8, 4, [4, 4]), (3, 4, [3])])
 def test_an_epoch_takes_each_image_once(n: int, size: int, expected: list[int]) -> None:
     data, order = numbered(n), []
-    for pixels, labels in batches(data, recipe(batch_size=size), epoch=0):
-        numbers = np.rint(pixels[:, 0, 0, 0] * 128 + 128).astype(int)
-        assert np.array_equal(pixels, normalise(data.images[numbers]))
-        assert np.array_equal(labels, numbers % 2)
+    for view, images in viewed(data, recipe(batch_size=size), epoch=0):
+        numbers = images[:, 0, 0, 0].astype(int)
+        assert np.array_equal(images, data.images[numbers])
+        assert np.array_equal(data.labels[view.chosen], numbers % 2)
         order.append(numbers)
     assert [len(numbers) for numbers in order] == expected
     assert len(set(np.concatenate(order))) == sum(expected)
@@ -85,7 +85,7 @@ def test_an_epoch_takes_each_image_once(n: int, size: int, expected: list[int]) 
 def test_an_epoch_depends_on_seed_and_number_alone() -> None:
     def pixels(seed: int, epoch: int) -> bytes:
         settings = recipe(batch_size=5, flip=True, shift_px=1, seed=seed)
-        return b"".join(images.tobytes() for images, _ in batches(numbered(20), settings, epoch))
+        return b"".join(images.tobytes() for _, images in viewed(numbered(20), settings, epoch))
 
     assert pixels(0, 1) == pixels(0, 1)
     assert len({pixels(0, 0), pixels(0, 1), pixels(1, 0)}) == 3
@@ -96,18 +96,19 @@ def test_alternate_shows_every_image_both_ways_in_any_two_epochs() -> None:
     images = random_images((64, 4, 4), 1)
     data = LabelledImages(images, np.arange(64), tuple(map(str, range(64))), "made")
     recipe = Recipe(name="r", model="m:f", data="digits", epochs=3, batch_size=64, alternate=True)
-    epochs = [by_label(next(batches(data, recipe, epoch))) for epoch in range(3)]
+    epochs = [by_position(next(viewed(data, recipe, epoch))) for epoch in range(3)]
     mirrored_first = 0
-    for label, pixels in enumerate(normalise(images)):
-        seen = [epoch[label] for epoch in epochs]
+    for number, pixels in enumerate(images):
+        seen = [epoch[number] for epoch in epochs]
         assert np.array_equal(seen[1], seen[0][:, ::-1])
         assert np.array_equal(seen[2], seen[0])
         mirrored_first += int(not np.array_equal(seen[0], pixels))
     assert 16 < mirrored_first < 48
 
 
-def by_label(batch: tuple[np.ndarray, np.ndarray]) -> dict[int, np.ndarray]:
-    return {int(label): image for image, label in zip(*batch, strict=True)}
+def by_position(batch: tuple[View, np.ndarray]) -> dict[int, np.ndarray]:
+    view, images = batch
+    return {int(number): image for number, image in zip(view.chosen, images, strict=True)}
 
 
 def test_compressed_changes_a_share_of_the_images_a_little_and_keeps_the_colour_order() -> None:

@@ -11,9 +11,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from edge.pixels import Image, normalise
-
-IMAGES = 5000
-"""So many of the training images decide."""
+from train.whiten import IMAGES, patches
 
 PATCH = 3
 NAME = "inputs"
@@ -55,8 +53,7 @@ def _scaled(gain: NDArray[np.float64], mean: NDArray[np.float64]) -> Affine:
 
 def _whiten(pixels: NDArray[np.float64]) -> Affine:
     """Zero-phase whitening (Bell and Sejnowski 1997) of 3x3 patches: its rows for the patch's middle."""
-    patches = np.lib.stride_tricks.sliding_window_view(pixels, (PATCH, PATCH), axis=(1, 2))
-    flat = np.moveaxis(patches, 3, 5).reshape(-1, PATCH * PATCH * 3)
+    flat = patches(pixels, PATCH)
     mean = flat.mean(axis=0)
     values, vectors = np.linalg.eigh((flat - mean).T @ (flat - mean) / len(flat))
     matrix = (vectors / np.sqrt(values + SMALLEST)) @ vectors.T

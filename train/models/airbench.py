@@ -16,6 +16,8 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from train.whiten import LAYER
+
 WIDTHS = (64, 256, 256)
 FILTERS = 24
 """Of the first layer: two, one of each sign, for each of the 12 values of a 2x2 RGB patch."""
@@ -28,7 +30,7 @@ LOGIT_SCALE = 9.0
 def airbench(height: int, width: int, classes: int) -> keras.Model:
     """Float32 (N, H, W, 3) in [-1, 127/128] to logits (N, classes); H and W at least 25 pixels."""
     pixels = keras.Input((height, width, 3), name="pixels")
-    x = layers.Conv2D(FILTERS, 2, use_bias=False, trainable=False, name="whiten")(pixels)
+    x = layers.Conv2D(FILTERS, 2, use_bias=False, trainable=False, name=LAYER)(pixels)
     x = layers.ReLU(name="whiten_relu")(x)
     for index, filters in enumerate(WIDTHS, start=1):
         x = _conv(x, filters, f"group{index}a", pool=True)
