@@ -1,0 +1,30 @@
+"""The small shipped classifier of CIFAR-10: 96,806 parameters, 11.9 M MACs, taught by cifar10-base.
+
+Command: sightline train cifar10_nano --data DIR, in a folder that has models/cifar10-base.keras
+Cost:    55 minutes on two x86 cores (TensorFlow 2.21, Keras 3.15, Python 3.11), the teacher's answers included
+Result:  88.05 % of the 10,000 test images in float, 88.08 % in int8 (TFLite), one view each (seed 0, n = 1);
+         JPEG of quality 75 costs the int8 model 3.3 points
+
+The teacher's answers are computed once for each of 18 views of an image (nine shifts, mirrored or not). A network of this
+size underfits: little decay, weak compression, many epochs.
+"""
+
+from train.recipe import Recipe
+
+RECIPE = Recipe(
+    name="cifar10-nano",
+    model="train.models.nano:nano",
+    data="cifar10",
+    epochs=60,
+    batch_size=128,
+    learning_rate=0.1,
+    warmup_epochs=2.0,
+    l2=1e-4,
+    flip=True,
+    shift_px=3,
+    shift_step=3,
+    jpeg=0.1,
+    teacher="models/cifar10-base.keras",
+    teacher_share=0.9,
+    hold_out=500,
+)
