@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from calibration.options import Choices, calibration_options
 from calibration.plan import Plan
 from calibration.quantize import asymmetric, symmetric
 from calibration.samples import Samples, preprocessing, read_samples
+from calibration.sensitivity import layer_rows
 from calibration.settings import Settings
 from edge.bundle import InputSpec
 from edge.errors import InputError, SightlineError
+from edge.files import write_text
 from train.card import card_path, read_card
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
@@ -32,7 +35,8 @@ from train.weights import load_keras
 @click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'.")
 @calibration_options
 @click.option("--out", type=click.Path(path_type=Path), help="Write the plan there, as JSON.")
-def main(model: Path, data: str, choices: Choices, out: Path | None) -> None:
+@click.option("--sensitivity", "hurts", type=click.Path(path_type=Path), help="Layers by harm, as JSON.")
+def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:
         network = load_keras(model)
@@ -45,10 +49,15 @@ def main(model: Path, data: str, choices: Choices, out: Path | None) -> None:
         plan = _watched(graph, samples, settings, preprocessing(spec))
         if out is not None:
             plan.write(out)
+        rows = layer_rows(graph, plan, samples.images) if hurts is not None else []
+        if hurts is not None:
+            write_text(hurts, json.dumps({"layers": rows}, indent=2))
         covered = coverage(graph, plan, samples.held_out) if samples.held_out is not None else {}
     except SightlineError as error:
         raise click.UsageError(str(error)) from error
     Console().print(_table(graph, plan, covered))
+    if rows:
+        Console().print(_harm(rows))
     for doubt in doubts(samples, covered):
         click.echo(f"Doubt: {doubt}", err=True)
 
@@ -80,6 +89,17 @@ def _table(graph: Graph, plan: Plan, covered: dict[str, Coverage]) -> Table:
         shape = "x".join(map(str, graph[name].shape))
         scales = (f"{tflite.scale:.5f}", str(tflite.zero_point), f"{tensorrt.scale:.5f}")
         table.add_row(name, shape, f"{low:.3f}", f"{high:.3f}", *scales, *_covered(covered.get(name)))
+    return table
+
+
+def _harm(rows: list[dict[str, Any]]) -> Table:
+    title = "TFLite's int8 by layer, the worst first: noise in dB; top class as in float, in points; error of heads"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("layer", "own", "accumulated", "drop alone", "gain in float", "error alone", "without"):
+        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
+    for row in rows:
+        points = (f"{row[key]:.1f}" for key in ("own_db", "accumulated_db", "drop", "gain"))
+        table.add_row(row["name"], *points, f"{row['alone_error']:.2g}", f"{row['rest_error']:.2g}")
     return table
 
 

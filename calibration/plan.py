@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +49,7 @@ class Plan(BaseModel):
         bias_shifts: of a convolution, what is added to each output channel's bias.
         rounding: of a convolution, which weights round up: bits in the kernel's order, packed, as base64.
             A convolution that is not named rounds to the nearest.
+        float_layers: convolutions that stay in float, with the activation that is fused into each.
         samples: how many images were watched; sample_ids: which ones; source: where they came from.
         provenance: what all this was decided from.
     """
@@ -60,6 +62,7 @@ class Plan(BaseModel):
     equalised: dict[str, Values] = {}
     bias_shifts: dict[str, Values] = {}
     rounding: dict[str, str] = {}
+    float_layers: tuple[str, ...] = ()
     samples: int
     sample_ids: tuple[str, ...] = ()
     source: str
@@ -120,20 +123,31 @@ class Plan(BaseModel):
         return {head: self.params(graph, node, "tflite").scale for head, node in nodes.items()}
 
     def prepared(self, graph: Graph) -> Graph:
-        """The folded graph with its float repairs: equalised, biases shifted. What is rounded is this."""
+        """The folded graph with its float repairs: equalised, biases shifted. What is rounded is this.
+
+        A layer that stays in float keeps its bias: the shift was for the errors of its rounded kernel.
+
+        Raises:
+            InputError: a layer that shall stay in float is none of the graph's convolutions.
+        """
+        self._check_float_layers(graph)
         repaired = equalised(graph, self.equalised)
-        shifts = {name: np.array(shift, np.float32) for name, shift in self.bias_shifts.items()}
+        shifts = {
+            name: np.array(shift, np.float32)
+            for name, shift in self.bias_shifts.items()
+            if name not in self.float_layers
+        }
         nodes = (with_bias(n, shifts[n.name]) if n.name in shifts else n for n in repaired.nodes)
         return replace(repaired, nodes=tuple(nodes))
 
     def rounded(self, graph: Graph) -> Graph:
-        """The prepared graph with every kernel at the real values that its integers stand for."""
+        """The prepared graph with every int8 kernel at the real values that its integers stand for."""
         ready = self.prepared(graph)
         return replace(ready, nodes=tuple(map(self.with_rounded_kernel, ready.nodes)))
 
     def with_rounded_kernel(self, node: Node) -> Node:
-        """A node of the prepared graph with its kernel rounded; others as they are."""
-        if node.kind not in WEIGHTED:
+        """A node of the prepared graph with its kernel rounded; others, and those in float, as they are."""
+        if node.kind not in WEIGHTED or node.name in self.float_layers:
             return node
         scales = np.array(self.kernel_scales[node.name], np.float32)
         return replace(node, weights=(rounded_kernel(node, scales, self._up(node)), *node.weights[1:]))
@@ -144,6 +158,16 @@ class Plan(BaseModel):
         kernel = node.weights[0]
         packed = np.frombuffer(base64.b64decode(self.rounding[node.name]), np.uint8)
         return np.unpackbits(packed, count=kernel.size).astype(bool).reshape(kernel.shape)
+
+    def _check_float_layers(self, graph: Graph) -> None:
+        known = [node.name for node in graph.nodes if node.kind in WEIGHTED]
+        for name in self.float_layers:
+            if name not in known:
+                near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.0))
+                raise InputError(
+                    f"The plan leaves '{name}' in float, but the folded network has no convolution, depthwise "
+                    f"or dense layer of that name. The nearest: {near or 'none, it has no such layer'}."
+                )
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON, whole or not at all."""

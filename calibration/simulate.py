@@ -20,22 +20,25 @@ from calibration.rounding import rounded_inputs, rounded_nodes
 from edge.bundle import Format
 
 
-def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None) -> Any:
+def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None, fenced: bool = False) -> Any:
     """A Keras model that computes what the target's int8 artefact computes, up to a step or two.
 
     Kernels hold the real values of their integers for both targets.
     `tflite`: the input and each measured output is rounded, asymmetrically.
     `onnx`: the inputs of convolutions, average pools and upsampling, and the shortcut of an addition,
     are rounded, symmetrically, where TensorRT wants them.
+    Layers that the plan leaves in float have their own kernels, see `calibration.rounding`.
 
     Args:
         batch: a fixed batch size, for converters; any size otherwise.
+        fenced: for TFLite's converter, which rounds every layer that stands between two roundings: the input
+            of each that stays in float goes through a Floor, which has no int8 form. The exporter takes it out.
     """
     rounded = plan.rounded(graph)
     if target == "onnx":
         return build(rounded, _tensorrt_call(rounded, plan), batch)
     uneven = replace(rounded, nodes=tuple(map(_with_uneven_bias, rounded.nodes)))
-    return build(uneven, _tflite_call(uneven, plan), batch)
+    return build(uneven, _tflite_call(uneven, plan, fenced), batch)
 
 
 def _with_uneven_bias(node: Node) -> Node:
@@ -51,8 +54,8 @@ def _with_uneven_bias(node: Node) -> Node:
     return replace(node, weights=(node.weights[0], bias))
 
 
-def _tflite_call(graph: Graph, plan: Plan) -> Call:
-    rounds = {node.name for node in rounded_nodes(graph)}
+def _tflite_call(graph: Graph, plan: Plan, fenced: bool) -> Call:
+    rounds = {node.name for node in rounded_nodes(graph, plan.float_layers)}
     pixels: dict[str, KerasTensor] = {}
 
     def call(layer: Any, node: Node, inputs: list[KerasTensor]) -> KerasTensor:
@@ -61,6 +64,8 @@ def _tflite_call(graph: Graph, plan: Plan) -> Call:
                 inputs[index] = _shared(
                     pixels, "input", inputs[index], plan.params(graph, graph.nodes[0], "tflite")
                 )
+        if fenced and node.name in plan.float_layers:
+            inputs = [_fence_layer()(name=f"{node.name}_fence")(inputs[0])]
         output = call_layer(layer, inputs)
         if node.name in rounds:
             output = _round_layer()(plan.params(graph, node, "tflite"), name=f"{node.name}_round")(output)
@@ -73,7 +78,7 @@ def _tensorrt_call(graph: Graph, plan: Plan) -> Call:
     done: dict[str, KerasTensor] = {}
 
     def call(layer: Any, node: Node, inputs: list[KerasTensor]) -> KerasTensor:
-        for index in rounded_inputs(graph, node):
+        for index in rounded_inputs(graph, node, plan.float_layers):
             source = graph[node.inputs[index]]
             params = plan.params(graph, source, "onnx")
             inputs[index] = _shared(done, source.name, inputs[index], params)
@@ -89,6 +94,19 @@ def _shared(
     if name not in done:
         done[name] = _round_layer()(params, name=f"{name}_round")(tensor)
     return done[name]
+
+
+@cache
+def _fence_layer() -> Any:
+    """The fence's class, see `simulate`. Made on first use, since defining it needs Keras."""
+    import keras
+    import tensorflow as tf
+
+    class Fence(keras.layers.Layer):  # type: ignore[misc]
+        def call(self, inputs: Any) -> Any:
+            return tf.floor(inputs)
+
+    return Fence
 
 
 @cache

@@ -59,7 +59,7 @@ def walk(graph: Graph, plan: Plan, images: Pictures, repair: Repair) -> None:
         images: evenly spaced ones among them walk, as many as the memory is meant for.
     """
     ready = plan.prepared(graph)
-    rounds = {node.name for node in rounded_nodes(ready)}
+    rounds = {node.name for node in rounded_nodes(ready, plan.float_layers)}
     pixels = np.concatenate(list(batches(images[:: _stride(ready, len(images))])))
     first = ready.nodes[0]
     exact: dict[str, Values] = {first.name: pixels}

@@ -95,7 +95,11 @@ class Metrics(_Part):
 
 
 class Artefact(_Part):
-    """One file that a runner loads."""
+    """One file that a runner loads.
+
+    Attributes:
+        undecided: why its gate could not tell, where the images were too few; None where it passed.
+    """
 
     format: Format
     precision: Precision
@@ -103,6 +107,7 @@ class Artefact(_Part):
     sha256: Sha256
     size_bytes: int = Field(gt=0)
     metrics: Metrics | None = None
+    undecided: str | None = None
 
 
 class Absent(_Part):

@@ -36,6 +36,12 @@ from train.weights import load_keras
 @click.option("--precisions", default="fp32,fp16,int8", show_default=True)
 @calibration_options
 @click.option(
+    "--repair/--no-repair",
+    default=True,
+    show_default=True,
+    help="Where int8 loses too much, try better ranges, equalisation, AdaRound, then layers in float.",
+)
+@click.option(
     "--plan", type=click.Path(path_type=Path), help="Quantize as this plan says; it must still hold."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Prove on that many test images; all by default.")
@@ -49,6 +55,7 @@ def export(
     formats: str,
     precisions: str,
     choices: Choices,
+    repair: bool,
     plan: Path | None,
     limit: int | None,
     shipped: Path | None,
@@ -56,7 +63,8 @@ def export(
     """Calibrate MODEL (a .keras file), convert it, prove each file against it and pack a bundle.
 
     Ends with 1 when an artefact loses more than --max-drop points of top-1 (of a detector: AP50)
-    against Keras on the same images; that artefact is left out of the bundle. With --size the bundle
+    against Keras on the same images; that artefact is left out of the bundle. Where the images are too few
+    to tell, it says so and how many it takes; the artefact is kept, marked in the manifest. With --size the bundle
     has its folder's name, otherwise the card's.
     """
     wanted_formats = _names(formats, (*FORMATS, "tensorrt"), "format")
@@ -86,10 +94,11 @@ def export(
         formats=tuple(f for f in FORMATS if f in wanted_formats),
         precisions=tuple(p for p in PRECISIONS if p in wanted_precisions),
         max_drop=max_drop,
+        repair=repair,
     )
     console = Console()
     with interrupt_noted() as stopped, _Progress(console, stopped) as progress:
-        bundle = export_bundle(job, out, progress.update)
+        bundle = export_bundle(job, out, progress.update, progress.say)
     _print_table(console, bundle)
     _judge(bundle)
     if shipped is not None:
@@ -182,6 +191,10 @@ class _Progress:
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
+    def say(self, line: str) -> None:
+        """Print a line above the bars."""
+        self._bars.console.print(line, highlight=False, soft_wrap=True)
+
     def update(self, what: str, done: int, total: int) -> None:
         if self._stopped.is_set():
             raise KeyboardInterrupt
@@ -202,7 +215,7 @@ def _print_table(console: Console, bundle: Bundle) -> None:
         m = artefact.metrics
         assert m is not None  # each artefact in an exported bundle was measured
         table.add_row(
-            f"{artefact.format} {artefact.precision}",
+            f"{artefact.format} {artefact.precision}{' ?' if artefact.undecided else ''}",
             f"{artefact.size_bytes / 1024:.1f}",
             f"{m.value:.2f}",
             f"{m.drop:+.2f}",
@@ -212,13 +225,29 @@ def _print_table(console: Console, bundle: Bundle) -> None:
             f"{m.mean_error:.1e}",
         )
     console.print(table)
+    if any(artefact.undecided for artefact in bundle.manifest.artefacts):
+        console.print("? undecided: not enough images to tell")
+    if (repaired := bundle.folder / "plan.json").exists():
+        console.print(f"Repaired: the next export repeats it exactly with --plan {repaired}", soft_wrap=True)
     console.print(f"Bundle: {bundle.folder}   Report: {bundle.folder / 'report.html'}", soft_wrap=True)
 
 
 def _judge(bundle: Bundle) -> None:
+    for artefact in bundle.manifest.artefacts:
+        if artefact.undecided:
+            click.echo(f"Undecided: {artefact.format} {artefact.precision}, {artefact.undecided}.", err=True)
     failed = [f"{a.format} {a.precision} {a.reason}" for a in bundle.manifest.absent]
     if failed:
-        raise CheckFailed(f"{'; '.join(failed)}. See {bundle.folder / 'report.html'}.")
+        small = any(a.precision == "int8" for a in bundle.manifest.absent)
+        raise CheckFailed(
+            f"{'; '.join(failed)}. See {bundle.folder / 'report.html'}.{_TRAIN if small else ''}"
+        )
+
+
+_TRAIN = (
+    " What is left for int8 is a training that knows of it: "
+    "`sightline train RECIPE --qat --from MODEL`, then export what it wrote."
+)
 
 
 def _build_plans(bundle: Bundle, precisions: tuple[Precision, ...]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from calibration.graph import heads, infer
 from calibration.samples import By, Samples, boxed_samples, every_nth
 from edge.boxes import iou
-from edge.bundle import Artefact, Bundle, InputSpec, Metrics, OutputSpec
+from edge.bundle import Artefact, Bundle, InputSpec, Manifest, Metrics, OutputSpec
 from edge.errors import InputError
 from edge.pixels import Image, fit, normalise
 from edge.protocols import Heads, Runner
@@ -21,7 +21,7 @@ from edge.results import Faces
 from edge.runners import open_runner
 from edge.tasks.faces import FacesTask
 from export.golden import Tolerance, photographs
-from export.proof import Advance
+from export.proof import Advance, Judge
 from train.card import Card
 from train.detection.average_precision import Matched, average_precision, match, paired_bootstrap
 from train.detection.data import BoxedImages, load_boxed, pictures
@@ -31,6 +31,9 @@ IOU = 0.5
 SURE = 0.5
 """A face from this score on must be found by the artefact too, with such a score."""
 
+JUDGED = 200
+"""Training pictures on which repairs are judged."""
+
 BATCH = 16
 THREADS = 2
 DEPTH = {"score": 1, "box": 4}
@@ -38,11 +41,12 @@ DEPTH = {"score": 1, "box": 4}
 
 @dataclass(frozen=True)
 class FaceDetection:
-    """Pictures with boxes: `samples` to calibrate on, `test` to prove the artefacts on."""
+    """Pictures with boxes: `samples` to calibrate on, `held_back` to judge repairs, `test` to prove the artefacts."""
 
     input: InputSpec
     samples: Samples
     test: BoxedImages
+    held_back: BoxedImages
     tolerance: ClassVar[Tolerance] = Tolerance(steps=16.0, share=0.99)
 
     @classmethod
@@ -59,7 +63,9 @@ class FaceDetection:
             test = every_nth(test, limit)
         if not test.faces:
             raise InputError(f"{test.source} has no face that counts, so nothing can be proven on it.")
-        return cls(card.input, boxed_samples(load_boxed(data, "train"), card.input, samples, sample), test)
+        train = load_boxed(data, "train")
+        watched = boxed_samples(train, card.input, samples, sample)
+        return cls(card.input, watched, test, _others(train, watched))
 
     def __len__(self) -> int:
         return len(self.test)
@@ -87,21 +93,35 @@ class FaceDetection:
         """Photographs in the public domain, one of them with a face."""
         return photographs(self.input.height, self.input.width)
 
+    def judge(self, model: Any) -> Judge | None:
+        """By AP50."""
+        if not self.held_back.faces:
+            return None
+        exact = self._ap50(model)
+        return Judge(len(self.held_back), lambda simulation: exact - self._ap50(simulation))
+
+    def _ap50(self, model: Any) -> float:
+        """Of the pictures held back, in per cent."""
+        task = FacesTask(Manifest.model_construct(input=self.input, outputs=self.outputs(model)), SCORE_FLOOR)
+        through = self._through(model, self.held_back)
+        found = [task.decode(outputs, picture) for picture, _, outputs in through]
+        return 100 * average_precision(_matched(self.held_back, found))
+
     def measure(self, model: Any, bundle: Bundle, advance: Advance) -> tuple[Metrics, ...]:
         """AP50 of each artefact against the Keras model's, all from one pass over the pictures."""
         task, reference = FacesTask(bundle.manifest, SCORE_FLOOR), _Faces()
         with ExitStack() as stack:
             found = [_Compared(_opened(stack, bundle, artefact)) for artefact in bundle.manifest.artefacts]
-            for picture, pixels, exact in self._through(model):
+            for picture, pixels, exact in self._through(model, self.test):
                 reference.append(task.decode(exact, picture))
                 for one in found:
                     one.add(pixels, exact, picture, task)
                 advance(1 + len(found))
         return tuple(one.metrics(self.test, reference) for one in found)
 
-    def _through(self, model: Any) -> Iterator[tuple[Image, Image, Heads]]:
+    def _through(self, model: Any, boxed: BoxedImages) -> Iterator[tuple[Image, Image, Heads]]:
         """Each picture, its pixels uint8 (1, H, W, 3), and what Keras makes of them."""
-        size, reader = self.input, pictures(self.test.images)
+        size, reader = self.input, pictures(boxed.images)
         while part := list(islice(reader, BATCH)):
             pixels = np.stack([fit(picture, size.height, size.width, size.resize) for picture in part])
             outputs = infer(model, normalise(pixels))
@@ -173,6 +193,12 @@ def agreement(reference: _Faces, found: _Faces) -> float:
 
 def _matched(test: BoxedImages, found: _Faces) -> list[Matched]:
     return [match(image, faces, IOU) for image, faces in zip(test.images, found, strict=True)]
+
+
+def _others(train: BoxedImages, watched: Samples) -> BoxedImages:
+    """Training pictures, evenly spaced, that were not watched."""
+    rest = tuple(image for image in train.images if str(image.image_id) not in set(watched.ids))
+    return every_nth(BoxedImages(rest, train.source), JUDGED)
 
 
 def _opened(stack: ExitStack, bundle: Bundle, artefact: Artefact) -> Runner:

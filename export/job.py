@@ -29,6 +29,7 @@ class Job:
         plan: one from an earlier calibration, used in place of a new one where it still holds.
         formats, precisions: what to make.
         max_drop: the largest loss of the task's metric against Keras, in points.
+        repair: where int8 loses too much, try what may help, see `export.repair`.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class Job:
     precisions: tuple[Precision, ...]
     max_drop: float
     plan: Plan | None = None
+    repair: bool = True
 
     @cached_property
     def graph(self) -> Graph:

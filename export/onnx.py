@@ -44,9 +44,13 @@ def fp16(model: Any) -> bytes:
 
 
 def int8(graph: Graph, plan: Plan) -> bytes:
-    """Q/DQ pairs from the plan: symmetric int8, kernels by channel, what is left in float16."""
+    """Q/DQ pairs from the plan: symmetric int8, kernels by channel, what is left in float16.
+
+    So are the layers that the plan leaves in float: none of their tensors has a pair.
+    """
     body = _converted(simulate(graph, plan, "onnx", batch=1), {_FAKE_QUANT: (_quantize_dequantize, [])})
     _round_after_joins(body.graph)
+    _float_kernels_apart(body.graph)
     _quantize_kernels(body.graph, graph, plan)
     half = _in_float16(body)
     _large_biases_apart(half.graph)
@@ -179,20 +183,40 @@ def _round_after_joins(graph: Any) -> None:
                 graph.node.remove(node)
 
 
+def _float_kernels_apart(graph: Any) -> None:
+    """Give layers in float kernels of their own: tf2onnx stores equal constants once."""
+    from onnx import numpy_helper
+
+    shared = {conv.input[1] for conv in _int8_convolutions(graph)}
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for conv in (node for node in graph.node if node.op_type == "Conv"):
+        name, own = conv.input[1], f"{conv.input[1]}_float"
+        if name not in shared or _reads_int8(graph, conv):
+            continue
+        if own not in constants:
+            constants[own] = numpy_helper.from_array(numpy_helper.to_array(constants[name]), own)
+            graph.initializer.append(constants[own])
+        conv.input[1] = own
+
+
 def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
-    """Store each convolution's kernel as int8 with a DequantizeLinear by output channel.
+    """Store the kernel of each convolution that reads int8 as int8 with a DequantizeLinear by output channel.
 
     The kernels already hold rounded values, so the division is exact. They are found by content:
     names do not survive the conversion, equal kernels have equal scales.
     """
     from onnx import helper, numpy_helper
 
-    rounded = [node for node in plan.rounded(graph).nodes if node.kind in WEIGHTED]
+    rounded = [
+        node
+        for node in plan.rounded(graph).nodes
+        if node.kind in WEIGHTED and node.name not in plan.float_layers
+    ]
     scales = {_onnx_kernel(node).tobytes(): plan.kernel_scales[node.name] for node in rounded}
     initializers = {tensor.name: tensor for tensor in onnx_graph.initializer}
     done: set[str] = set()
     dequantize = []
-    for conv in (node for node in onnx_graph.node if node.op_type == "Conv"):
+    for conv in _int8_convolutions(onnx_graph):
         name = conv.input[1]
         conv.input[1] = f"{name}_dequantized"
         if name in done:
@@ -212,6 +236,15 @@ def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
     body = list(onnx_graph.node)
     del onnx_graph.node[:]
     onnx_graph.node.extend([*dequantize, *body])
+
+
+def _int8_convolutions(graph: Any) -> list[Any]:
+    return [node for node in graph.node if node.op_type == "Conv" and _reads_int8(graph, node)]
+
+
+def _reads_int8(graph: Any, conv: Any) -> bool:
+    """Whether a convolution's pixels come out of a DequantizeLinear."""
+    return any(conv.input[0] in node.output for node in graph.node if node.op_type == "DequantizeLinear")
 
 
 def _onnx_kernel(node: Node) -> NDArray[np.float32]:
@@ -234,7 +267,7 @@ def _large_biases_apart(graph: Any) -> None:
 
     constants = {tensor.name: tensor for tensor in graph.initializer}
     made = {name: node for node in graph.node for name in node.output}
-    for conv in [node for node in graph.node if node.op_type == "Conv" and len(node.input) > 2]:
+    for conv in [node for node in _int8_convolutions(graph) if len(node.input) > 2]:
         bias, *steps = (
             numpy_helper.to_array(constants[name])
             for name in (conv.input[2], *(made[source].input[1] for source in conv.input[:2]))

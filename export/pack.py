@@ -26,6 +26,7 @@ from edge.bundle import (
     Format,
     Golden,
     Manifest,
+    Metrics,
     Precision,
 )
 from edge.files import whole_folder, write_text
@@ -33,9 +34,10 @@ from edge.golden import check
 from edge.machine import package_versions
 from edge.pixels import normalise
 from export import lint, onnx, tflite
+from export.gate import in_words, verdict
 from export.golden import write_golden, write_part
 from export.job import Job
-from export.proof import METRIC_NAMES
+from export.repair import Say, repaired
 from export.report import report
 
 Progress = Callable[[str, int, int], None]
@@ -47,8 +49,13 @@ SHIPPED: tuple[tuple[Format, Precision], ...] = (("tflite", "int8"), ("onnx", "i
 TOOLS = ("tensorflow", "keras", "tf2onnx", "onnx", "onnxruntime", "ai-edge-litert", "numpy")
 
 
-def export_bundle(job: Job, out: Path, progress: Progress = lambda what, done, total: None) -> Bundle:
-    """Make the bundle at `out`, whole or not at all.
+def export_bundle(
+    job: Job,
+    out: Path,
+    progress: Progress = lambda what, done, total: None,
+    say: Say = lambda line: None,
+) -> Bundle:
+    """Make the bundle at `out`, whole or not at all; `say` is given a line for each repair that is tried.
 
     An artefact whose metric drops by more than `max_drop` is left out, with the reason in the
     manifest; the caller decides what that means.
@@ -57,6 +64,9 @@ def export_bundle(job: Job, out: Path, progress: Progress = lambda what, done, t
         LintFailed: an ONNX file breaks a rule of TensorRT's; nothing is written.
     """
     plan = _plan(job, progress) if "int8" in job.precisions else None
+    record = None
+    if plan is not None and job.plan is None:
+        plan, record = repaired(job, plan, progress, say)
     with whole_folder(out) as folder:
         made = [_convert(job, plan, wanted, folder, progress) for wanted in job.wanted]
         manifest = _manifest(job, plan, tuple(made), _golden(job, plan, folder))
@@ -68,9 +78,12 @@ def export_bundle(job: Job, out: Path, progress: Progress = lambda what, done, t
         for artefact in failed:
             (folder / artefact.file).unlink()
         absent = tuple(
-            Absent(format=a.format, precision=a.precision, reason=_why(a, job.max_drop)) for a in failed
+            Absent(format=a.format, precision=a.precision, reason=in_words(_measured(a), job.max_drop))
+            for a in failed
         )
         manifest = manifest.model_copy(update={"artefacts": kept, "absent": absent})
+        if record is not None and record.changed and plan is not None:
+            record.write(folder, plan)
         write_text(folder / "report.html", report(manifest, proven, job.graph if plan else None, plan))
         _write_manifest(manifest, folder)
     return Bundle.open(out)
@@ -145,7 +158,7 @@ def _calibration(job: Job, plan: Plan) -> Calibration:
         samples=plan.samples,
         source=plan.source,
         preprocessing=plan.provenance.preprocessing,
-        method=plan.method,
+        method=plan.method + (f", in float: {', '.join(plan.float_layers)}" if plan.float_layers else ""),
         tools=package_versions(TOOLS, absent="absent"),
     )
 
@@ -177,18 +190,20 @@ def _prove(job: Job, bundle: Bundle, progress: Progress) -> tuple[Artefact, ...]
 
 
 def _gate(proven: tuple[Artefact, ...], max_drop: float) -> tuple[tuple[Artefact, ...], tuple[Artefact, ...]]:
-    """The artefacts that passed, and those that did not."""
-    passed = tuple(a for a in proven if a.metrics is not None and a.metrics.drop <= max_drop)
-    return passed, tuple(a for a in proven if a not in passed)
-
-
-def _why(artefact: Artefact, max_drop: float) -> str:
-    metrics = artefact.metrics
-    assert metrics is not None
-    return (
-        f"failed its gate: {METRIC_NAMES[metrics.metric]} dropped by {metrics.drop:.2f} points on {metrics.n} "
-        f"images, {max_drop:g} are allowed"
+    """The artefacts that did not fail, those among them that no one could tell marked, and those that did."""
+    verdicts = [verdict(_measured(artefact), max_drop) for artefact in proven]
+    kept = (
+        a.model_copy(update={"undecided": in_words(_measured(a), max_drop)}) if found == "undecided" else a
+        for a, found in zip(proven, verdicts, strict=True)
+        if found != "failed"
     )
+    failed = (a for a, found in zip(proven, verdicts, strict=True) if found == "failed")
+    return tuple(kept), tuple(failed)
+
+
+def _measured(artefact: Artefact) -> Metrics:
+    assert artefact.metrics is not None  # `_prove` measures each
+    return artefact.metrics
 
 
 def _write_manifest(manifest: Manifest, folder: Path) -> None:

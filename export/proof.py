@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from calibration.samples import By, Samples
@@ -14,6 +15,22 @@ from train.card import Card
 
 Advance = Callable[[int], None]
 """Told how many pictures went through one more model."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Tells what int8 costs before the proof, on training images that were not calibrated on.
+
+    Attributes:
+        images: how many.
+        drop: of a simulation, as `calibration.simulate` builds it: the loss of the task's metric, in points.
+        share: of the largest loss allowed, what it may lose here.
+    """
+
+    images: int
+    drop: Callable[[Any], float]
+    share: float = 1.0
+
 
 METRIC_NAMES = {"top1": "top-1", "ap50": "AP50"}
 
@@ -37,6 +54,9 @@ class Proof(Protocol):
     @property
     def tolerance(self) -> Tolerance:
         """Of the golden vectors."""
+
+    def judge(self, model: Any) -> Judge | None:
+        """Of this float model; None where all training images were calibrated on."""
 
     def measure(self, model: Any, bundle: Bundle, advance: Advance) -> tuple[Metrics, ...]:
         """Each artefact of the bundle's manifest against the Keras model, on the same images."""

@@ -94,6 +94,11 @@ def _parity(manifest: Manifest, proven: tuple[Artefact, ...]) -> str:
         + "".join(
             f'<p class="bad">{a.format} {a.precision}: {escape(a.reason)}.</p>' for a in manifest.absent
         )
+        + "".join(
+            f"<p>{a.format} {a.precision}: {escape(a.undecided)}.</p>"
+            for a in manifest.artefacts
+            if a.undecided
+        )
     )
 
 

@@ -1,4 +1,6 @@
-"""TFLite files: fp32, fp16 (weights), and int8 throughout, inputs and outputs included."""
+"""TFLite files: fp32, fp16 (weights), and int8 throughout but for what the plan leaves in float.
+
+The int8 file's inputs and outputs are int8 in any case."""
 
 from __future__ import annotations
 
@@ -37,6 +39,7 @@ def int8(graph: Graph, plan: Plan) -> bytes:
 
     The converter takes every range from the rounding operations of the plan's simulation, and every
     kernel's scale from its largest value, which is 127 steps; it measures nothing itself.
+    Layers that the plan leaves in float stand between a DEQUANTIZE and a QUANTIZE.
     """
 
     def integers(converter: Any) -> None:
@@ -46,7 +49,24 @@ def int8(graph: Graph, plan: Plan) -> bytes:
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
 
-    return _converted(simulate(graph, plan, "tflite", batch=1), integers)
+    content = _converted(simulate(graph, plan, "tflite", batch=1, fenced=True), integers)
+    return _without_fences(content) if plan.float_layers else content
+
+
+def _without_fences(content: bytes) -> bytes:
+    """The file without the Floors of `simulate`: what reads one reads what it reads."""
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    codes = [code.builtinCode for code in model.operatorCodes]
+    for part in model.subgraphs:
+        fences = [op for op in part.operators if codes[op.opcodeIndex] == schema.BuiltinOperator.FLOOR]
+        before = {int(op.outputs[0]): int(op.inputs[0]) for op in fences}
+        part.operators = [op for op in part.operators if op not in fences]
+        for op in part.operators:
+            op.inputs = [before.get(int(index), int(index)) for index in op.inputs]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _converted(model: Any, configure: Callable[[Any], None]) -> bytes:

@@ -34,6 +34,9 @@ EVALUATION_DATA_HELP = (
 )
 MODELS = Path("build/models")
 
+QAT = "calibration.qat"
+"""Where quantization-aware training lives, a storey above: imported only when it is asked for."""
+
 
 @click.command()
 @click.argument("recipe")
@@ -44,6 +47,10 @@ MODELS = Path("build/models")
 @click.option("--skip-corrupt", is_flag=True, help="Train without the pictures that cannot be decoded.")
 @click.option("--no-sanity", is_flag=True, help="Begin without the quick checks of `sightline sanity`.")
 @click.option("--checkpoint-every", type=click.FloatRange(min=0), default=120, show_default=True, metavar="S")
+@click.option("--qat", is_flag=True, help="Train a few epochs more with int8's rounding; also writes a plan.")
+@click.option(
+    "--from", "start", type=click.Path(path_type=Path), metavar="MODEL", help="The float model of --qat."
+)
 def train(
     recipe: str,
     assignments: tuple[str, ...],
@@ -53,16 +60,30 @@ def train(
     skip_corrupt: bool,
     no_sanity: bool,
     checkpoint_every: float,
+    qat: bool,
+    start: Path | None,
 ) -> None:
-    """Train RECIPE (a name, or a path to a .py) and write OUT/<name>.keras with its model card."""
+    """Train RECIPE (a name, or a path to a .py) and write OUT/<name>.keras with its model card.
+
+    With --qat --from MODEL.keras: OUT/<name>-qat.keras and OUT/<name>-qat.plan.json, for `export --plan`.
+    """
+    from train.backend import import_keras
     from train.job import Job
     from train.recipe import changed, load_recipe
 
-    chosen = changed(load_recipe(recipe), (*assignments, *(["skip_corrupt=true"] if skip_corrupt else [])))
+    _check_start(qat, start)
+    if qat:
+        import_keras()
+    known = resolve(f"{QAT}:qat_recipe")(load_recipe(recipe)) if qat else load_recipe(recipe)
+    chosen = changed(known, (*assignments, *(["skip_corrupt=true"] if skip_corrupt else [])))
     command = shlex.join(["sightline", "train", recipe, *assignments]) + (" --data DIR" if data else "")
-    command += " --skip-corrupt" if skip_corrupt else ""
+    command += (" --skip-corrupt" if skip_corrupt else "") + (
+        f" --qat --from {shlex.quote(str(start))}" if qat else ""
+    )
     source = _data_source(chosen, data)
-    job = Job(chosen, source, out, command, resume, checkpoint_every, sanity=not no_sanity)
+    of_model = {"start": start, "sanity": False} if qat else {"sanity": not no_sanity}
+    kind: type[Job] = resolve(f"{QAT}:QatJob") if qat else Job
+    job = kind(chosen, source, out, command, resume, checkpoint_every, **of_model)
     try:
         card = job.run()
     except KeyboardInterrupt:
@@ -185,6 +206,13 @@ def evaluate(
 
 
 # -- train ----------------------------------------------------------------------------------------
+
+
+def _check_start(qat: bool, start: Path | None) -> None:
+    if qat != (start is not None):
+        raise InputError("--qat and --from MODEL.keras go together: it trains on from a trained float model.")
+    if start is not None and not start.is_file():
+        raise InputError(f"No model {start} to start from. `sightline train` without --qat trains one.")
 
 
 def _data_source(recipe: AnyRecipe, data: str | None) -> str:

@@ -18,6 +18,8 @@ from train.recipe import AnyRecipe
 from train.weights import save_keras
 
 if TYPE_CHECKING:
+    import keras
+
     from train.fit import About, Lesson, Metrics, Trained
 
 
@@ -62,14 +64,23 @@ class Job:
         """
         _check_writable(self.out)
         import_keras()
-        lesson: Lesson = resolve(self.recipe.lesson).of(self.recipe, self.data, self.out)
+        lesson = self.lesson()
         trained = self._fit(lesson)
         metrics = _last_epoch(trained.metrics) | lesson.test(trained.model)
         save_keras(trained.model, self.model_path)
+        self.written(lesson, trained.model)
         card = self._card(lesson.about, trained, metrics)
         write_card(card, self.model_path)
         self.checkpoint.unlink(missing_ok=True)
         return card
+
+    def lesson(self) -> Lesson:
+        """What the recipe teaches; raises InputError where the data are wrong."""
+        lesson: Lesson = resolve(self.recipe.lesson).of(self.recipe, self.data, self.out)
+        return lesson
+
+    def written(self, lesson: Lesson, model: keras.Model) -> None:
+        """Called when the model is on the disk: what else a kind of job writes, before the card."""
 
     def _fit(self, lesson: Lesson) -> Trained:
         from train.fit import fit

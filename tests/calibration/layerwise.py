@@ -40,9 +40,11 @@ def named_plainly(graph: Graph) -> Graph:
 
 def tflite_steps(graph: Graph, plan: Plan, images: Image) -> Steps:
     """TensorFlow's own int8 kernels, since XNNPACK does not show what lies between its operators."""
-    grids = {node.name: plan.params(graph, node, "tflite") for node in rounded_nodes(graph)}
+    grids = {
+        node.name: plan.params(graph, node, "tflite") for node in rounded_nodes(graph, plan.float_layers)
+    }
     found = _tflite_tensors(tflite.int8(graph, plan), grids, images)
-    names = {node.name: f"{node.name}_round" for node in rounded_nodes(graph)}
+    names = {node.name: f"{node.name}_round" for node in rounded_nodes(graph, plan.float_layers)}
     values = {
         f"{name}_round": _real(plan.params(graph, graph[name], "tflite"), v) for name, v in found.items()
     }
@@ -103,9 +105,9 @@ def _tflite_tensors(content: bytes, grids: dict[str, TensorParams], images: Imag
 def _place(tensors: list[Any], name: str, params: TensorParams) -> int:
     """The tensor that a layer gives: the converter names it by the last of the layers that it fused.
 
-    A tensor on another grid is a copy of it for a Concatenate.
+    A tensor on another grid is a copy of it for a Concatenate. Of a layer in float it is what QUANTIZE gives.
     """
-    pattern = re.compile(rf"[^/]*/{re.escape(name)}(_\d+)?/")
+    pattern = re.compile(rf"[^/]*/{re.escape(name)}(_round)?(_\d+)?/")
     found = [
         detail["index"]
         for detail in tensors

@@ -1,0 +1,203 @@
+"""The gate's three answers, and the repair loop on a real network that plain int8 ruins."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import layers
+
+from calibration.plan import Plan
+from edge.bundle import Bundle, Metrics
+from edge.pixels import normalise
+from export.gate import images_needed, in_words, verdict
+from export.parity import paired_interval
+from train.data import load
+
+Command = Callable[..., Any]
+
+CHAIN = ("stem", "dw1", "pw1", "dw2", "pw2")
+
+
+def _metrics(n: int, drop: float, low: float, high: float) -> Metrics:
+    figures = {"value": 90 - drop, "reference": 90.0, "agreement": 99.0, "max_error": 0.1, "mean_error": 0.1}
+    return Metrics(metric="top1", n=n, drop=drop, drop_ci95=(low, high), **figures)
+
+
+@pytest.mark.parametrize(
+    ("n", "drop", "low", "high", "answer"),
+    [
+        (10_000, -0.05, -0.26, 0.15, "passed"),
+        (10_000, 0.4, 0.2, 0.6, "passed"),
+        (10_000, 0.6, 0.4, 0.8, "failed"),
+        (625, 0.45, -0.14, 1.12, "undecided"),
+        (600, 0.0, 0.0, 0.0, "passed"),
+        (599, 0.0, 0.0, 0.0, "undecided"),
+        (20, 5.0, -5.0, 15.0, "failed"),
+    ],
+)
+def test_verdicts_at_half_a_point(n: int, drop: float, low: float, high: float, answer: str) -> None:
+    assert verdict(_metrics(n, drop, low, high), 0.5) == answer
+
+
+def test_the_words_say_how_many_images_it_takes() -> None:
+    # Half the interval is 0.63 points; to bring it to 0.5 takes (0.63 / 0.5)^2 times the images.
+    assert images_needed(_metrics(625, 0.45, -0.14, 1.12), 0.5) == math.ceil(625 * (0.63 / 0.5) ** 2)
+    assert "takes about 993 images" in in_words(_metrics(625, 0.45, -0.14, 1.12), 0.5)
+    assert "failed its gate" in in_words(_metrics(625, 0.75, -0.14, 1.12), 0.5)
+
+
+@given(n=st.integers(1, 20_000), max_drop=st.floats(0.05, 20), data=st.data())
+def test_the_gate_keeps_its_rules(n: int, max_drop: float, data: st.DataObject) -> None:
+    """From any counts of images won and lost, with the interval that an export gives them."""
+    lost = data.draw(st.integers(0, n))
+    won = data.draw(st.integers(0, n - lost))
+    right, still = np.zeros(n, bool), np.zeros(n, bool)
+    right[:lost] = True
+    still[lost : lost + won] = True
+    metrics = _metrics(n, 100 * (lost - won) / n, *paired_interval(right, still))
+    found, needed = verdict(metrics, max_drop), images_needed(metrics, max_drop)
+    assert (found == "failed") == (metrics.drop > max_drop)
+    if found == "passed":
+        assert n * max_drop >= 300 - 1e-6
+        low, high = metrics.drop_ci95
+        assert high <= max_drop or high - low <= 2 * max_drop * (1 + 1e-9)
+    if found == "undecided":
+        assert needed > n
+        # So many images with the same shares, whose interval is narrower by the root of their number, do tell.
+        narrow = math.sqrt(n / needed)
+        interval = (metrics.drop + narrow * (bound - metrics.drop) for bound in metrics.drop_ci95)
+        assert verdict(_metrics(needed, metrics.drop, *interval), max_drop) == "passed"
+
+
+@given(n=st.integers(1, 1000), drop=st.floats(-5, 5))
+def test_without_an_allowance_the_measured_drop_decides(n: int, drop: float) -> None:
+    for max_drop in (0.0, -0.5):
+        wanted = "failed" if drop > max_drop else "passed"
+        assert verdict(_metrics(n, drop, drop - 9, drop + 9), max_drop) == wanted
+
+
+def _network() -> keras.Model:
+    x = pixels = keras.Input((16, 16, 3), name="pixels")
+    for name in CHAIN:
+        if name.startswith("dw"):
+            x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=name)(x)
+        elif name == "stem":
+            x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False, name=name)(x)
+        else:
+            x = layers.Conv2D(24, 1, use_bias=False, name=name)(x)
+        x = layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.8, name=f"{name}_norm")(x))
+    return keras.Model(pixels, layers.Dense(10, name="head")(layers.GlobalAveragePooling2D(name="mean")(x)))
+
+
+def _sabotage(model: keras.Model) -> None:
+    """Scale each channel before a ReLU by 1/8 to 8, and what reads it by the inverse."""
+    rng = np.random.default_rng(0)
+    for name, reader in pairwise(CHAIN):
+        norm, kernel = model.get_layer(f"{name}_norm"), model.get_layer(reader).kernel
+        scale = 2.0 ** rng.uniform(-3, 3, norm.gamma.shape)
+        norm.gamma.assign(norm.gamma * scale)
+        norm.beta.assign(norm.beta * scale)
+        kernel.assign(kernel / scale.reshape(1, 1, -1, 1))
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A depthwise network for the digits, trained, then brought out of scale, which changes nothing in float."""
+    keras.utils.set_random_seed(0)
+    train, model = load("digits", "train", 16, 16), _network()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=False)
+    model.fit(normalise(train.images), train.labels, epochs=12, batch_size=64, verbose=0)
+    _sabotage(model)
+    path = tmp_path_factory.mktemp("hard") / "hard.keras"
+    model.save(path)
+    return path
+
+
+def _export(command: Command, model: Path, out: Path, *options: object) -> Any:
+    # The digits' test split has 360 images: of the drops that are allowed, 1.5 points is one they can prove.
+    args = ("--data", "digits", "--out", out, "--max-drop", "1.5", "--precisions", "int8", "--samples", "256")
+    return command("export", model, *args, *options)
+
+
+def test_without_repair_it_fails(command: Command, hard: Path, tmp_path: Path) -> None:
+    ended = _export(command, hard, tmp_path / "b", "--no-repair", "--formats", "tflite")
+    assert ended.code == 1
+    assert "failed its gate" in ended.err
+    assert "sightline train RECIPE --qat --from MODEL" in ended.err
+    assert "repairing" not in ended.out
+    assert not (tmp_path / "b" / "model.int8.tflite").exists()
+
+
+def test_it_repairs_both_formats_by_itself_and_repeats_exactly(
+    command: Command, hard: Path, tmp_path: Path
+) -> None:
+    ended = _export(command, hard, tmp_path / "b")
+    assert ended.code == 0, ended.err
+    said = [line for line in ended.out.splitlines() if "gained" in line]
+    attempts = json.loads((tmp_path / "b" / "repairs.json").read_text())["attempts"]
+    assert [a["enough"] for a in attempts] == [False] * (len(attempts) - 1) + [True]
+    assert len(said) == len(attempts) - 1
+    for line, attempt in zip(said, attempts[1:], strict=True):
+        assert attempt["name"] in line
+        assert f"{attempt['drop']['onnx']:+.2f}" in line
+    assert attempts[-1]["name"] == "equalise, bias correction"
+    bundle = Bundle.open(tmp_path / "b")
+    bundle.verify()
+    assert {a.format for a in bundle.manifest.artefacts} == {"tflite", "onnx"}
+    plan = tmp_path / "b" / "plan.json"
+    assert bundle.manifest.calibration is not None
+    assert bundle.manifest.calibration.method == Plan.read(plan).method
+    assert "equalise" in bundle.manifest.calibration.method
+    again = _export(command, hard, tmp_path / "again", "--plan", plan)
+    assert again.code == 0, again.err
+    assert "repairing" not in again.out
+    for artefact in Bundle.open(tmp_path / "again").manifest.artefacts:
+        assert artefact.metrics == bundle.artefact(artefact.format, "int8").metrics
+
+
+def test_what_nothing_else_repairs_stays_in_float(
+    command: Command, hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.repair.SETTINGS", ())
+    _export(command, hard, tmp_path / "b", "--formats", "onnx")
+    attempts = json.loads((tmp_path / "b" / "repairs.json").read_text())["attempts"]
+    kept = [attempt["float_layers"] for attempt in attempts]
+    assert [len(layers) for layers in kept] == list(range(len(kept)))
+    assert len(kept) > 1
+    assert all(later[: len(earlier)] == earlier for earlier, later in pairwise(kept))
+    assert set(kept[-1]) <= {*CHAIN, "head"}
+    best = min(attempts, key=lambda attempt: attempt["drop"]["onnx"])
+    assert best["drop"]["onnx"] < attempts[0]["drop"]["onnx"] - 1
+    assert list(Plan.read(tmp_path / "b" / "plan.json").float_layers) == best["float_layers"]
+    calibration = Bundle.open(tmp_path / "b").manifest.calibration
+    assert calibration is not None
+    assert all(name in calibration.method for name in best["float_layers"])
+
+
+def test_what_passes_at_once_is_left_alone(lenet_bundle: Path) -> None:
+    assert not (lenet_bundle / "repairs.json").exists()
+    assert not (lenet_bundle / "plan.json").exists()
+
+
+def test_too_few_images_are_an_answer_of_their_own(command: Command, lenet: Path, tmp_path: Path) -> None:
+    args = ("--formats", "tflite", "--precisions", "fp32", "--limit", "50")
+    ended = command("export", lenet, "--out", tmp_path / "b", "--data", "digits", *args)
+    assert ended.code == 0
+    assert "tflite fp32 ?" in ended.out
+    assert "? undecided" in ended.out
+    assert "not enough images to tell" in ended.err
+    assert "takes about 600 images" in ended.err
+    artefact = Bundle.open(tmp_path / "b").artefact("tflite", "fp32")
+    assert artefact.undecided is not None
+    assert artefact.undecided in (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
