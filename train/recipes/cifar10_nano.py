@@ -5,8 +5,8 @@ Cost:    55 minutes on two x86 cores (TensorFlow 2.21, Keras 3.15, Python 3.11),
 Result:  88.05 % of the 10,000 test images in float, 88.08 % in int8 (TFLite), one view each (seed 0, n = 1);
          JPEG of quality 75 costs the int8 model 3.3 points
 
-The teacher's answers are computed once for each of 18 views of an image (nine shifts, mirrored or not). A network of this
-size underfits: little decay, weak compression, many epochs.
+The teacher's answers are computed once for each of 18 views of an image (nine shifts, mirrored or not). A network
+of this size underfits: little decay, weak compression, many epochs.
 """
 
 from train.recipe import Recipe
