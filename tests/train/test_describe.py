@@ -227,6 +227,7 @@ def test_a_filter_that_does_not_fit_says_so() -> None:
 
 
 @settings(max_examples=50)
+@example(size=3, kernel=2, stride=3, padding="same", dilation=1)
 @given(
     st.integers(1, 40),
     st.integers(1, 7),
@@ -243,8 +244,8 @@ def test_the_windows_give_the_size_that_keras_gives(
     window = row.windows[0]
     span = window.size - window.filter + window.padding
     assert row.shape[0] == span // window.stride + 1
-    if padding == "same":
-        assert window.fits
+    if padding == "same":  # A stride beyond the filter may pass over the last pixels, which no padding mends.
+        assert window.fits or (stride > window.filter and window.padding == 0)
     elif window.fits and kernel > 1:
         assert output_size(size, window.filter, 0, stride) == row.shape[0]
     else:
