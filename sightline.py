@@ -1,7 +1,5 @@
 """The `sightline` command: from a Keras model to a camera on a Jetson, with proof at every step."""
 
-from __future__ import annotations
-
 import sys
 
 import click
@@ -15,6 +13,8 @@ COMMANDS = {
     "describe": ("train.commands:describe", "Layers of a model: shapes, parameters, MACs, receptive field."),
     "export": ("export.commands:export", "A Keras model to a proven bundle."),
     "evaluate": ("train.commands:evaluate", "Accuracy of a model or a bundle: top-1, or AP50 of faces."),
+    "baselines": ("train.baselines_command:baselines", "Five kinds of classifier on pixels and on features."),
+    "ensemble": ("train.baselines_command:ensemble", "Top-1 of several classifiers, and of all together."),
     "predict": ("edge.predict:predict", "Results for pictures or a video, one JSON object a line."),
     "build": ("export.build:build", "The TensorRT plan of a bundle, for this very device."),
     "run": ("edge.run:run", "Stream a source through a bundle."),
