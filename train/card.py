@@ -62,6 +62,8 @@ class Card(_Part):
         metrics: `test_top1` in per cent, of a detector `test_ap50` from 0 to 1, with `test_n` images and
             its 95 % interval `test_ci95_low`, `test_ci95_high`; the last epoch's `train_loss`,
             `train_top1`, and `validation_top1` or `validation_ap50` where images were held out.
+        history: what each epoch reported: `epoch` from 1, `loss`, `accuracy` from 0 to 1, and where images
+            were held out `validation_top1` or `validation_ap50`; epochs before a `--resume` included.
         weights_sha256: of the weights' values, equal when a training is repeated.
         model_sha256: of the `.keras` file, which also holds the time of writing.
     """
@@ -80,6 +82,7 @@ class Card(_Part):
     parameters: int | None = None
     macs: int | None = None
     metrics: dict[str, float] = {}
+    history: tuple[dict[str, float], ...] | None = None
     weights_sha256: Sha256 | None = None
     model_sha256: Sha256 | None = None
 

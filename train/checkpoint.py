@@ -31,6 +31,7 @@ class State:
         metrics: means over the batches done of the epoch that was broken off.
         seconds: spent on them.
         first_loss: of the very first batch; None where it was not kept.
+        history: of the epochs that are complete, see `train.fit.Trained`.
     """
 
     recipe: dict[str, Any]
@@ -39,6 +40,7 @@ class State:
     metrics: dict[str, float]
     seconds: float
     first_loss: float | None = None
+    history: tuple[dict[str, float], ...] = ()
 
 
 def save_checkpoint(path: Path, model: keras.Model, state: State) -> None:

@@ -46,6 +46,7 @@ QAT = "calibration.qat"
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
 @click.option("--skip-corrupt", is_flag=True, help="Train without the pictures that cannot be decoded.")
 @click.option("--no-sanity", is_flag=True, help="Begin without the quick checks of `sightline sanity`.")
+@click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Log every epoch there.")
 @click.option("--checkpoint-every", type=click.FloatRange(min=0), default=120, show_default=True, metavar="S")
 @click.option("--qat", is_flag=True, help="Train a few epochs more with int8's rounding; also writes a plan.")
 @click.option(
@@ -59,6 +60,7 @@ def train(
     resume: bool,
     skip_corrupt: bool,
     no_sanity: bool,
+    tensorboard: Path | None,
     checkpoint_every: float,
     qat: bool,
     start: Path | None,
@@ -83,7 +85,7 @@ def train(
     source = _data_source(chosen, data)
     of_model = {"start": start, "sanity": False} if qat else {"sanity": not no_sanity}
     kind: type[Job] = resolve(f"{QAT}:QatJob") if qat else Job
-    job = kind(chosen, source, out, command, resume, checkpoint_every, **of_model)
+    job = kind(chosen, source, out, command, resume, checkpoint_every, tensorboard=tensorboard, **of_model)
     try:
         card = job.run()
     except KeyboardInterrupt:
@@ -231,6 +233,8 @@ def _data_source(recipe: AnyRecipe, data: str | None) -> str:
 
 
 def _summary(card: Card, path: Path) -> str:
+    from train.curves import hints
+
     measured = card.metrics
     n, low, high = (measured[f"test_{name}"] for name in ("n", "ci95_low", "ci95_high"))
     lines = [
@@ -242,6 +246,7 @@ def _summary(card: Card, path: Path) -> str:
             if name in measured
         ),
         f"cost        {card.seconds:.0f} s of training, {card.parameters:,} parameters, {card.macs:,} MACs",
+        *(f"curves      {hint.sign} {hint.advice}" for hint in hints(card.history or ())),
     ]
     return "\n".join(lines)
 

@@ -82,11 +82,13 @@ class Trained:
         metrics: of the last epoch: `loss`, what else the network reports of itself, and what
             `Lesson.validate` measured.
         seconds: of the whole training, the part before a `--resume` included.
+        history: the metrics of every epoch, `epoch` among them, those before a `--resume` too.
     """
 
     model: keras.Model
     metrics: Metrics
     seconds: float
+    history: tuple[Metrics, ...] = ()
 
 
 class Watcher(Protocol):
@@ -110,6 +112,7 @@ class _Run:
     step: int = 0
     metrics: Metrics = field(default_factory=dict)
     alarm: Alarm = field(default_factory=Alarm)
+    history: list[Metrics] = field(default_factory=list)
     seconds_before: float = 0.0
     begun_s: float = field(default_factory=time.monotonic)
     saved_s: float = field(default_factory=time.monotonic)
@@ -122,7 +125,8 @@ class _Run:
         if time.monotonic() - self.saved_s < self.interval_s:
             return
         recipe, sha256 = self.lesson.recipe.as_dict(), self.lesson.about.data.sha256
-        state = State(recipe, sha256, self.step, self.metrics, self.seconds, self.alarm.first)
+        about = (self.metrics, self.seconds, self.alarm.first, tuple(self.history))
+        state = State(recipe, sha256, self.step, *about)
         save_checkpoint(self.checkpoint, self.model, state)
         self.saved_s = time.monotonic()
 
@@ -130,7 +134,7 @@ class _Run:
         recipe, sha256 = self.lesson.recipe.as_dict(), self.lesson.about.data.sha256
         self.model, state = load_checkpoint(self.checkpoint, recipe, sha256)
         self.step, self.metrics, self.seconds_before = state.step, state.metrics, state.seconds
-        self.alarm = Alarm(state.first_loss)
+        self.alarm, self.history = Alarm(state.first_loss), list(state.history)
 
 
 def fit(
@@ -154,8 +158,9 @@ def fit(
     for epoch in range(run.step // lesson.steps, lesson.recipe.epochs):
         _train_epoch(run, epoch, watcher)
         metrics = run.metrics | lesson.validate(run.model, epoch + 1)
+        run.history.append({"epoch": epoch + 1} | metrics)
         watcher.epoch_done(epoch + 1, metrics)
-    return Trained(lesson.bare(run.model), metrics, run.seconds)
+    return Trained(lesson.bare(run.model), metrics, run.seconds, tuple(run.history))
 
 
 def cosine(recipe: AnyRecipe, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:

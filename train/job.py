@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,8 @@ from train.weights import save_keras
 if TYPE_CHECKING:
     import keras
 
-    from train.fit import About, Lesson, Metrics, Trained
+    from train.fit import About, Lesson, Metrics, Trained, Watcher
+    from train.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Job:
         recipe: what; data: on what, the source that `--data` names.
         out: the folder for the model, its card and, meanwhile, the checkpoint.
         command: that trains the same again, for the card.
+        tensorboard: the folder for its logs, see `train.tensorboard`; None for none.
         sanity: whether the quick checks come first, see `train.sanity`; a resumed training has had them.
         resume: whether to go on from the checkpoint; checkpoint_interval_s: how often to leave one.
     """
@@ -42,6 +45,7 @@ class Job:
     resume: bool
     checkpoint_interval_s: float
     sanity: bool = True
+    tensorboard: Path | None = None
 
     @property
     def model_path(self) -> Path:
@@ -63,6 +67,8 @@ class Job:
             CheckFailed: a check before the training failed, or it diverged.
         """
         _check_writable(self.out)
+        if self.tensorboard is not None:
+            _check_writable(self.tensorboard, "--tensorboard")
         import_keras()
         lesson = self.lesson()
         trained = self._fit(lesson)
@@ -93,8 +99,15 @@ class Job:
             from train.sanity import quick
 
             quick(lesson).require()
-        with Watch(self.recipe, lesson.steps, console) as watch:
-            return fit(lesson, self.checkpoint, watch, self.resume, self.checkpoint_interval_s)
+        with Watch(self.recipe, lesson.steps, console) as watch, self._watched(watch) as watcher:
+            return fit(lesson, self.checkpoint, watcher, self.resume, self.checkpoint_interval_s)
+
+    def _watched(self, watch: Watch) -> AbstractContextManager[Watcher]:
+        if self.tensorboard is None:
+            return nullcontext(watch)
+        from train.tensorboard import Logged
+
+        return Logged(self.tensorboard / self.recipe.name, watch)
 
     def _card(self, about: About, trained: Trained, metrics: Metrics) -> Card:
         from train.describe import describe
@@ -114,21 +127,26 @@ class Job:
             seconds=round(trained.seconds, 1),
             parameters=description.parameters,
             macs=description.macs,
-            metrics={name: round(value, 4) for name, value in metrics.items()},
+            metrics=_rounded(metrics),
+            history=tuple(_rounded(epoch) for epoch in trained.history),
             weights_sha256=weights_sha256(trained.model),
             model_sha256=sha256(self.model_path),
         )
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(folder: Path, option: str = "--out") -> None:
     """Hours of training must not end at a folder that cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(
-            f"Cannot write to the folder {folder}: {error.strerror}. Choose another with --out."
+            f"Cannot write to the folder {folder}: {error.strerror}. Choose another with {option}."
         ) from error
+
+
+def _rounded(metrics: Metrics) -> Metrics:
+    return {name: round(value, 4) for name, value in metrics.items()}
 
 
 def _last_epoch(metrics: Metrics) -> Metrics:
