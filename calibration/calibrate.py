@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calibration.adaround import learn_rounding
-from calibration.fold import WEIGHTED, is_relu
+from calibration.fold import WEIGHTED, fused_relu
 from calibration.graph import Graph, Node
 from calibration.observers import Progress
 from calibration.plan import Plan, packed, range_plan, with_bias
@@ -99,8 +99,8 @@ class _Repairs:
 
 def _clip(graph: Graph, node: Node) -> tuple[float, float]:
     """The limits of the ReLU that alone reads the node; none where there is no such."""
-    reader = graph.only_consumer(node.name)
-    if reader is None or not is_relu(reader):
+    relu = fused_relu(graph, node)
+    if relu is None:
         return -math.inf, math.inf
-    six = reader.config.get("max_value") is not None or reader.config.get("activation") == "relu6"
+    six = relu.config.get("max_value") is not None or relu.config.get("activation") == "relu6"
     return 0.0, 6.0 if six else math.inf

@@ -79,6 +79,12 @@ def is_relu(node: Node) -> bool:
     return node.kind == "ReLU" and plain and node.config.get("max_value") in (None, 6, 6.0)
 
 
+def fused_relu(graph: Graph, node: Node) -> Node | None:
+    """The ReLU or ReLU6 that alone reads the node, if there is one."""
+    reader = graph.only_consumer(node.name)
+    return reader if reader is not None and is_relu(reader) else None
+
+
 def without_effectless(graph: Graph) -> Graph:
     """Drop dropout, noise and linear activations: at inference they hand their input on."""
     alias: dict[str, str] = {}
@@ -169,9 +175,7 @@ def relu_first(graph: Graph) -> Graph:
     relus = {
         node.name: relu
         for node in graph.nodes
-        if node.kind in _RELU_GOES_THROUGH
-        and (relu := graph.only_consumer(node.name)) is not None
-        and is_relu(relu)
+        if node.kind in _RELU_GOES_THROUGH and (relu := fused_relu(graph, node)) is not None
     }
     alias = {relu.name: pool for pool, relu in relus.items()}
     nodes: list[Node] = []

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fold import SHAPES, WEIGHTED, is_relu
+from calibration.fold import SHAPES, WEIGHTED, fused_relu
 from calibration.graph import Graph, Node, build
 from calibration.histogram import Histogram
 from calibration.lower import FIXED_RANGES, activation_of
@@ -90,8 +90,7 @@ def batches(images: Pictures) -> Iterator[NDArray[np.float32]]:
 
 
 def _fused_into_relu(graph: Graph, node: Node) -> bool:
-    reader = graph.only_consumer(node.name)
-    return node.kind in _FUSES and reader is not None and is_relu(reader)
+    return node.kind in _FUSES and fused_relu(graph, node) is not None
 
 
 def _watching(graph: Graph, names: list[str]) -> Callable[[NDArray[np.float32]], list[Any]]:

@@ -221,7 +221,7 @@ def range_plan(
     return Plan(
         settings=settings,
         ranges=observers.ranges(ready, samples.images, settings.method, progress),
-        kernel_scales={node.name: _scales(node) for node in ready.nodes if node.kind in WEIGHTED},
+        kernel_scales=scales_of(ready),
         equalised=factors,
         samples=len(samples.images),
         sample_ids=samples.ids,
@@ -239,6 +239,11 @@ def make_plan(
 ) -> Plan:
     """A plan of ranges alone, from images uint8 (N, H, W, 3) RGB."""
     return range_plan(graph, Samples(images, source), Settings(method=method), progress=progress)
+
+
+def scales_of(graph: Graph) -> dict[str, Values]:
+    """`Plan.kernel_scales` of a folded graph; raises InputError for weights that no range can hold."""
+    return {node.name: _scales(node) for node in graph.nodes if node.kind in WEIGHTED}
 
 
 def _scales(node: Node) -> Values:

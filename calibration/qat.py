@@ -20,11 +20,11 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from calibration.fold import WEIGHTED, fold
+from calibration.fold import fold
 from calibration.graph import Graph, Node, build, call_layer, read
 from calibration.options import SAMPLES
-from calibration.plan import Plan, provenance, range_plan
-from calibration.quantize import PIXELS, SMALLEST_SCALE, kernel_scales
+from calibration.plan import Plan, provenance, range_plan, scales_of
+from calibration.quantize import PIXELS, SMALLEST_SCALE
 from calibration.rounding import rounded_nodes
 from calibration.samples import Samples, preprocessing, read_samples
 from calibration.settings import METHOD_OF_TASK, Settings
@@ -219,10 +219,9 @@ class QatLesson:
         export of this network with the same samples.
         """
         graph, start = fold(read(trained)), self.start
-        scales = {n.name: tuple(map(float, kernel_scales(n))) for n in graph.nodes if n.kind in WEIGHTED}
         pixels = preprocessing(self.recipe.input)
         made_from = provenance(graph, self._samples, start.settings, pixels)
-        return start.model_copy(update={"kernel_scales": scales, "provenance": made_from})
+        return start.model_copy(update={"kernel_scales": scales_of(graph), "provenance": made_from})
 
 
 # -- the job --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from calibration.fold import WEIGHTED, is_relu
+from calibration.fold import WEIGHTED, fused_relu
 from calibration.graph import Graph, Node
 from calibration.observers import measured
 
@@ -48,7 +48,7 @@ def _rounded_shortcuts(graph: Graph, addition: Node, in_float: Collection[str]) 
 
 def _between_floats(graph: Graph, in_float: Collection[str]) -> set[str]:
     """The layers in float, and ReLUs fused into them, that layers in float alone read."""
-    relus = {reader.name for name in in_float if (reader := graph.only_consumer(name)) and is_relu(reader)}
+    relus = {relu.name for name in in_float if (relu := fused_relu(graph, graph[name]))}
     return {
         name
         for name in {*in_float, *relus} - set(graph.outputs.values())

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fold import WEIGHTED, is_relu
+from calibration.fold import WEIGHTED, fused_relu
 from calibration.graph import Graph, Node, build, infer
 from calibration.observers import KEEP_RANGE, batches
 from calibration.plan import Plan
@@ -203,7 +203,7 @@ class _Pair:
         """Gives, of normalised pixels, what each layer makes of them."""
         import keras
 
-        last = [_last(self.graph, node).name for node in self.layers]
+        last = [self._last(node).name for node in self.layers]
         given = [self.exact.get_layer(node.inputs[0]).output for node in self.layers]
         wanted = [self.exact.get_layer(name).output for name in last]
         float_model = keras.Model(self.exact.input, [*given, *wanted])
@@ -244,7 +244,7 @@ class _Pair:
 
         TensorRT rounds where it reads, which may be behind a maximum or a reshape: these change no value.
         """
-        return self._round_behind(_last(self.graph, node))
+        return self._round_behind(self._last(node))
 
     def _round_behind(self, node: Node) -> str | None:
         if f"{node.name}_round" in self._rounds:
@@ -252,17 +252,15 @@ class _Pair:
         readers = (reader for reader in self.graph.consumers(node.name) if reader.kind in KEEP_RANGE)
         return next(filter(None, map(self._round_behind, readers)), None)
 
+    def _last(self, node: Node) -> Node:
+        """The ReLU that is fused into a convolution, or itself."""
+        return fused_relu(self.graph, node) or node
+
     def _alone(self, node: Node, values: Any) -> Any:
-        for name in dict.fromkeys((node.name, _last(self.graph, node).name)):
+        for name in dict.fromkeys((node.name, self._last(node).name)):
             values = self.int8.get_layer(name)(values)
         return self._rounded(node, values)
 
     def _rounded(self, node: Node, values: Any) -> Any:
         name = self.round_of(node)
         return self.int8.get_layer(name)(values) if name else values
-
-
-def _last(graph: Graph, node: Node) -> Node:
-    """The ReLU that is fused into a convolution, or itself."""
-    reader = graph.only_consumer(node.name)
-    return reader if reader is not None and is_relu(reader) else node

@@ -13,10 +13,11 @@ from edge.bundle import Bundle, InputSpec, Metrics, OutputSpec
 from edge.errors import InputError
 from edge.pixels import Image
 from export.golden import Tolerance, made_inputs
-from export.parity import artefact_logits, compare, keras_logits
+from export.parity import artefact_logits, compare
 from export.proof import Advance, Judge
 from train.card import Card
 from train.data import LabelledImages, load, pick
+from train.evaluate import keras_outputs, keras_top1
 
 GOLDEN_INPUTS = 8
 
@@ -73,19 +74,17 @@ class Classification:
         """By top-1."""
         if self.held_back is None:
             return None
-        images, labels = self.held_back.images, self.held_back.labels
-        right = int((keras_logits(model, images).argmax(1) == labels).sum())
+        images, right = self.held_back, keras_top1(model, self.held_back).right
 
         def drop(simulation: Any) -> float:
-            found = keras_logits(simulation, images).argmax(1)
-            return 100 * (right - int((found == labels).sum())) / len(labels)
+            return 100 * (right - keras_top1(simulation, images).right) / len(images)
 
-        return Judge(len(labels), drop, SURER)
+        return Judge(len(images), drop, SURER)
 
     def measure(self, model: Any, bundle: Bundle, advance: Advance) -> tuple[Metrics, ...]:
         """Top-1 of each artefact against the Keras model's."""
         images, labels = self.test.images, self.test.labels
-        reference = keras_logits(model, images, advance)
+        reference = keras_outputs(model, images, advance)
         found = (
             artefact_logits(bundle, artefact, images, progress=advance)
             for artefact in bundle.manifest.artefacts

@@ -227,7 +227,9 @@ def _print_table(console: Console, bundle: Bundle) -> None:
     console.print(table)
     if any(artefact.undecided for artefact in bundle.manifest.artefacts):
         console.print("? undecided: not enough images to tell")
-    if (repaired := bundle.folder / "plan.json").exists():
+    from export.repair import PLAN
+
+    if (repaired := bundle.folder / PLAN).exists():
         console.print(f"Repaired: the next export repeats it exactly with --plan {repaired}", soft_wrap=True)
     console.print(f"Bundle: {bundle.folder}   Report: {bundle.folder / 'report.html'}", soft_wrap=True)
 

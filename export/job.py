@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from calibration.calibrate import calibrate, work
 from calibration.fold import fold
 from calibration.graph import LOGITS, Graph, build, heads, read
 from calibration.plan import Plan
+from calibration.samples import preprocessing
 from calibration.settings import Settings
 from edge.bundle import Format, Precision
 from export.proof import Proof
 from train.card import Card
+
+Progress = Callable[[str, int, int], None]
+"""Told of a phase: its name, what was done since, and how much it is in all."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +72,15 @@ class Job:
     def wanted(self) -> tuple[tuple[Format, Precision], ...]:
         """The artefacts to make."""
         return tuple((f, p) for f in self.formats for p in self.precisions)
+
+    def calibrated(self, settings: Settings, progress: Progress, phase: str) -> Plan:
+        """A plan made anew, told to `progress` as that phase."""
+        samples = self.proof.samples
+        total = work(self.graph, len(samples.images), settings)
+        return calibrate(
+            self.graph,
+            samples,
+            settings,
+            preprocessing(self.card.input),
+            lambda done: progress(phase, done, total),
+        )

@@ -187,11 +187,13 @@ def _float_kernels_apart(graph: Any) -> None:
     """Give layers in float kernels of their own: tf2onnx stores equal constants once."""
     from onnx import numpy_helper
 
-    shared = {conv.input[1] for conv in _int8_convolutions(graph)}
+    real = _dequantized(graph)
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    shared = {conv.input[1] for conv in convolutions if conv.input[0] in real}
     constants = {tensor.name: tensor for tensor in graph.initializer}
-    for conv in (node for node in graph.node if node.op_type == "Conv"):
+    for conv in convolutions:
         name, own = conv.input[1], f"{conv.input[1]}_float"
-        if name not in shared or _reads_int8(graph, conv):
+        if name not in shared or conv.input[0] in real:
             continue
         if own not in constants:
             constants[own] = numpy_helper.from_array(numpy_helper.to_array(constants[name]), own)
@@ -239,12 +241,13 @@ def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
 
 
 def _int8_convolutions(graph: Any) -> list[Any]:
-    return [node for node in graph.node if node.op_type == "Conv" and _reads_int8(graph, node)]
+    """Those whose pixels come out of a DequantizeLinear: the others stay in float."""
+    real = _dequantized(graph)
+    return [node for node in graph.node if node.op_type == "Conv" and node.input[0] in real]
 
 
-def _reads_int8(graph: Any, conv: Any) -> bool:
-    """Whether a convolution's pixels come out of a DequantizeLinear."""
-    return any(conv.input[0] in node.output for node in graph.node if node.op_type == "DequantizeLinear")
+def _dequantized(graph: Any) -> set[str]:
+    return {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
 
 
 def _onnx_kernel(node: Node) -> NDArray[np.float32]:

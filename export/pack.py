@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from calibration.calibrate import calibrate, work
 from calibration.graph import infer
 from calibration.plan import Plan, provenance
 from calibration.quantize import asymmetric
@@ -36,12 +34,9 @@ from edge.pixels import normalise
 from export import lint, onnx, tflite
 from export.gate import in_words, verdict
 from export.golden import write_golden, write_part
-from export.job import Job
+from export.job import Job, Progress
 from export.repair import Say, repaired
 from export.report import report
-
-Progress = Callable[[str, int, int], None]
-"""Called as (what is being done, how much is done now, how much there is)."""
 
 SHIPPED: tuple[tuple[Format, Precision], ...] = (("tflite", "int8"), ("onnx", "int8"), ("onnx", "fp16"))
 """What a shipped bundle carries: what devices run."""
@@ -109,10 +104,7 @@ def _plan(job: Job, progress: Progress) -> Plan:
     if job.plan is not None:
         job.plan.provenance.check(provenance(job.graph, samples, job.settings, pixels))
         return job.plan
-    total = work(job.graph, len(samples.images), job.settings)
-    return calibrate(
-        job.graph, samples, job.settings, pixels, lambda done: progress("calibrating", done, total)
-    )
+    return job.calibrated(job.settings, progress, "calibrating")
 
 
 def _convert(

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Artefact, Bundle, Metrics
-from edge.pixels import Image, normalise
+from edge.pixels import Image
 from edge.runners import open_runner
 
 Logits = NDArray[np.float32]
 Progress = Callable[[int], None]
 
-BATCH = 250
 RESAMPLES = 10_000
-
-
-def keras_logits(model: Any, images: Image, progress: Progress = lambda done: None) -> Logits:
-    """The Keras model's outputs: uint8 (N, H, W, 3) RGB to float32 (N, classes)."""
-    parts = []
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH]
-        parts.append(np.asarray(model(normalise(batch), training=False), np.float32))
-        progress(len(batch))
-    return np.concatenate(parts)
 
 
 def artefact_logits(

@@ -16,18 +16,15 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from calibration.calibrate import calibrate, work
 from calibration.plan import Plan
-from calibration.samples import preprocessing
 from calibration.sensitivity import layer_errors
 from calibration.settings import Settings
 from calibration.simulate import simulate
 from edge.bundle import Format
 from edge.files import write_text
-from export.job import Job
+from export.job import Job, Progress
 from export.proof import Judge
 
-Progress = Callable[[str, int, int], None]
 Say = Callable[[str], None]
 
 SETTINGS: tuple[tuple[str, dict[str, str | bool]], ...] = (
@@ -165,22 +162,9 @@ def _ladder(climb: _Climb, progress: Progress) -> Iterator[tuple[str, Plan]]:
         best = climb.best[1].settings
         settings = Settings.model_validate({**best.model_dump(), **update})
         if settings != best:
-            yield name, _calibrated(climb.job, settings, progress)
+            yield name, climb.job.calibrated(settings, progress, "repairing")
     if not climb.enough:
         yield from _in_float(climb)
-
-
-def _calibrated(job: Job, settings: Settings, progress: Progress) -> Plan:
-    samples = job.proof.samples
-    total = work(job.graph, len(samples.images), settings)
-    what = "repairing"
-    return calibrate(
-        job.graph,
-        samples,
-        settings,
-        preprocessing(job.card.input),
-        lambda done: progress(what, done, total),
-    )
 
 
 def _in_float(climb: _Climb) -> Iterator[tuple[str, Plan]]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge.errors import InputError, MissingPackageError
 from edge.pixels import normalise
 from train.data import LabelledImages, pick
-from train.evaluate import Top1
+from train.evaluate import Top1, keras_outputs
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +34,6 @@ LEAST_PER_CLASS = 10
 """Training images; with fewer, the images held out would decide by chance."""
 CURVED_DIMENSIONS, GAUSSIAN_DIMENSIONS = 256, 32
 """Principal components that the kinds with cost or weights beyond linear see of a longer row."""
-BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -208,13 +207,7 @@ def pixel_rows(data: LabelledImages) -> Rows:
 
 def feature_rows(network: keras.Model, data: LabelledImages) -> Rows:
     """What the network's last layer sees of every image: float32 (N, D)."""
-    import keras
-
-    parts = []
-    for start in range(0, len(data), BATCH):
-        seen = network(normalise(data.images[start : start + BATCH]), training=False)
-        parts.append(keras.ops.convert_to_numpy(seen))
-    return np.concatenate(parts).reshape(len(data), -1).astype(np.float32)
+    return keras_outputs(network, data.images).reshape(len(data), -1)
 
 
 def without_last_layer(model: keras.Model) -> keras.Model:

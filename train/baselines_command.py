@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,8 @@ from rich.table import Table
 from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.files import write_text
-from train.commands import DATA_HELP
-from train.data import SPLITS, LabelledImages, check_classes, load, pick
+from train.commands import DATA_HELP, images_of
+from train.data import SPLITS, LabelledImages, check_classes, few, load
 
 if TYPE_CHECKING:
     from train.baselines import Result, Rows
@@ -90,10 +91,7 @@ def _views(
 def _loaded(data: str, size: InputSpec, limit: int | None, skip_corrupt: bool) -> Pair:
     train, test = (load(data, split, size.height, size.width, size.resize, skip_corrupt) for split in SPLITS)
     check_classes(train)
-    few = (
-        train.take(pick(train, limit), f" {limit} of {len(train)}") if limit and limit < len(train) else train
-    )
-    return few, test
+    return few(train, limit), test
 
 
 def _baseline_table() -> Table:
@@ -146,10 +144,10 @@ def ensemble(
     with ExitStack() as opened:
         subjects = [opened.enter_context(closing(subject)) for subject in members_of(models)]
         members: list[Member] = []
+        # Members of one input size look at the same pictures, read once.
+        seen = cache(lambda size: images_of(data, split, size, limit, skip_corrupt))
         for subject in subjects:
-            size = subject.input
-            images = load(data, split, size.height, size.width, size.resize, skip_corrupt)
-            images = images.take(pick(images, limit), f" {limit} of {len(images)}") if limit else images
+            images = seen(subject.input)
             members.append(Member.measured(subject, images))
     together = joined(members)
     _show_ensemble(members, together)

@@ -18,7 +18,7 @@ from edge.errors import InputError
 from edge.files import write_text
 from edge.native import stderr_held_back
 from edge.tables import resolve
-from train.data import LabelledImages, load, pick
+from train.data import LabelledImages, few, load
 
 if TYPE_CHECKING:
     from edge.bundle import InputSpec
@@ -201,7 +201,7 @@ def evaluate(
             result = evaluate_faces(subject, options)
         else:
             options.refuse_for(subject)
-            images = _images(data, split, subject.input, limit, skip_corrupt)
+            images = images_of(data, split, subject.input, limit, skip_corrupt)
             result = _evaluate_top1(subject, images, corrupt)
     if json_path:
         write_text(json_path, json.dumps(result, indent=2) + "\n")
@@ -358,8 +358,11 @@ def _measured(subject: Subject, images: LabelledImages) -> Top1:
         return measure(subject.model, images, advance)
 
 
-def _images(data: str, split: str, size: InputSpec, limit: int | None, skip_corrupt: bool) -> LabelledImages:
+def images_of(
+    data: str, split: str, size: InputSpec, limit: int | None, skip_corrupt: bool
+) -> LabelledImages:
+    """A split as a network of that input sees it; what was mended in it is said on stderr."""
     images = load(data, split, size.height, size.width, size.resize, skip_corrupt)
     for note in images.notes:
         click.echo(f"{images.source}: {note}", err=True)
-    return images.take(pick(images, limit), f" {limit} of {len(images)}") if limit else images
+    return few(images, limit)

@@ -150,6 +150,11 @@ def pick(data: LabelledImages, count: int, seed: int = 0) -> NDArray[np.int64]:
     return np.sort(chosen)
 
 
+def few(data: LabelledImages, limit: int | None) -> LabelledImages:
+    """That many of the images, spread over the classes; all of them without a limit, or with fewer of them."""
+    return data.take(pick(data, limit), f" {limit} of {len(data)}") if limit and limit < len(data) else data
+
+
 @dataclass(frozen=True)
 class _ImageFiles:
     """Pictures not yet read: they are resized one by one, since their sizes differ."""

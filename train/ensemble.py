@@ -13,11 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import InputError
-from edge.pixels import normalise
 from train.data import LabelledImages
-from train.evaluate import Advance, Subject, Top1, check_labels, evaluation_progress, open_subject
-
-BATCH = 500
+from train.evaluate import (
+    Advance,
+    Subject,
+    Top1,
+    check_labels,
+    evaluation_progress,
+    keras_outputs,
+    open_subject,
+)
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,8 @@ def joined(members: Sequence[Member]) -> Member:
 def _keras(subject: Subject, data: LabelledImages, advance: Advance) -> NDArray[np.float32]:
     import keras
 
-    parts = []
-    for start in range(0, len(data), BATCH):
-        logits = subject.model(normalise(data.images[start : start + BATCH]), training=False)
-        parts.append(keras.ops.convert_to_numpy(keras.ops.softmax(logits)))
-        advance(len(parts[-1]))
-    return np.concatenate(parts)
+    logits = keras_outputs(subject.model, data.images, advance)
+    return np.asarray(keras.ops.convert_to_numpy(keras.ops.softmax(logits)), np.float32)
 
 
 def _bundle(subject: Subject, data: LabelledImages, advance: Advance) -> NDArray[np.float32]:

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.bundle import Bundle, InputSpec, TaskName
 from edge.errors import InputError
-from edge.pixels import normalise
+from edge.pixels import Image, normalise
 from train.data import LabelledImages
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], object]
 """Told after each part how many images were done, for a progress bar."""
+
+BATCH = 500
+"""Pictures that a Keras model sees at once."""
 
 Z_95 = 1.959963984540054
 """The 97.5 % point of the standard normal distribution."""
@@ -106,20 +110,32 @@ class Top1:
         return {"metric": "top1", "value": self.per_cent, "n": self.n, "ci95": list(self.ci95)}
 
 
-def keras_top1(
-    model: keras.Model, data: LabelledImages, advance: Advance | None = None, batch_size: int = 500
-) -> Top1:
-    """Accuracy of a model that takes float32 (N, H, W, 3) in [-1, 127/128] and gives logits."""
+def keras_outputs(model: keras.Model, images: Image, advance: Advance | None = None) -> NDArray[np.float32]:
+    """What a network with one output makes of the pictures.
+
+    Args:
+        model: float32 (N, H, W, 3) in [-1, 127/128] to (N, ...).
+        images: uint8 (N, H, W, 3) RGB.
+        advance: told of the pictures that are done.
+
+    Returns:
+        float32 (N, ...).
+    """
     import keras
 
-    right = 0
-    for start in range(0, len(data), batch_size):
-        part = slice(start, start + batch_size)
-        logits = keras.ops.convert_to_numpy(model(normalise(data.images[part]), training=False))
-        right += int((logits.argmax(axis=1) == data.labels[part]).sum())
+    parts = []
+    for start in range(0, len(images), BATCH):
+        seen = model(normalise(images[start : start + BATCH]), training=False)
+        parts.append(np.asarray(keras.ops.convert_to_numpy(seen), np.float32))
         if advance:
-            advance(len(logits))
-    return Top1(right, len(data))
+            advance(len(parts[-1]))
+    return np.concatenate(parts)
+
+
+def keras_top1(model: keras.Model, data: LabelledImages, advance: Advance | None = None) -> Top1:
+    """Accuracy of a model that takes float32 (N, H, W, 3) in [-1, 127/128] and gives logits."""
+    logits = keras_outputs(model, data.images, advance)
+    return Top1(int((logits.argmax(axis=1) == data.labels).sum()), len(data))
 
 
 def bundle_top1(model: Model, data: LabelledImages, advance: Advance | None = None) -> Top1:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,12 @@ from train.models.lenet import lenet5
 from train.recipe import Recipe
 from train.weights import load_keras
 
-CHAIN = ("stem", "dw1", "pw1", "dw2", "pw2")
+_spec = importlib.util.spec_from_file_location("out_of_scale", Path(__file__).parents[1] / "out_of_scale.py")
+assert _spec is not None
+assert _spec.loader is not None
+out_of_scale = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(out_of_scale)
+
 RECIPE = Recipe(
     name="hard",
     model="train.models.lenet:lenet5",
@@ -65,41 +70,14 @@ class Quiet:
             raise KeyboardInterrupt
 
 
-def _network() -> keras.Model:
-    x = pixels = keras.Input((16, 16, 3), name="pixels")
-    for name in CHAIN:
-        if name.startswith("dw"):
-            x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=name)(x)
-        else:
-            filters, size, strides = (16, 3, 2) if name == "stem" else (24, 1, 1)
-            x = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, name=name)(x)
-        x = layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.8, name=f"{name}_norm")(x))
-    return keras.Model(pixels, layers.Dense(10, name="head")(layers.GlobalAveragePooling2D(name="mean")(x)))
-
-
-def _sabotage(model: keras.Model) -> None:
-    """Scale each channel before a ReLU by 1/16 to 16, and what reads it by the inverse."""
-    rng = np.random.default_rng(0)
-    for name, reader in pairwise(CHAIN):
-        norm, kernel = model.get_layer(f"{name}_norm"), model.get_layer(reader).kernel
-        scale = 2.0 ** rng.uniform(-4, 4, norm.gamma.shape)
-        norm.gamma.assign(norm.gamma * scale)
-        norm.beta.assign(norm.beta * scale)
-        kernel.assign(kernel / scale.reshape(1, 1, -1, 1))
-
-
 class Case:
     """A network that int8 ruins, and the same after quantization-aware training."""
 
     def __init__(self, folder: Path) -> None:
-        keras.utils.set_random_seed(0)
         self.train, self.test = load("digits", "train", 16, 16), load("digits", "test", 16, 16)
-        self.model = _network()
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        self.model.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=False)
-        self.model.fit(normalise(self.train.images), self.train.labels, epochs=8, batch_size=64, verbose=0)
+        self.model = out_of_scale.trained(epochs=8)
         self.healthy = fold(read(self.model))
-        _sabotage(self.model)
+        out_of_scale.sabotage(self.model, octaves=4)
         self.graph = fold(read(self.model))
         lesson = self.lesson(RECIPE)
         self.start = lesson.start

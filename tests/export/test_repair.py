@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -9,23 +10,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from keras import layers
 
 from calibration.plan import Plan
 from edge.bundle import Bundle, Metrics
-from edge.pixels import normalise
 from export.gate import images_needed, in_words, verdict
 from export.parity import paired_interval
-from train.data import load
 
 Command = Callable[..., Any]
 
-CHAIN = ("stem", "dw1", "pw1", "dw2", "pw2")
+_spec = importlib.util.spec_from_file_location("out_of_scale", Path(__file__).parents[1] / "out_of_scale.py")
+assert _spec is not None
+assert _spec.loader is not None
+out_of_scale = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(out_of_scale)
 
 
 def _metrics(n: int, drop: float, low: float, high: float) -> Metrics:
@@ -86,39 +87,11 @@ def test_without_an_allowance_the_measured_drop_decides(n: int, drop: float) -> 
         assert verdict(_metrics(n, drop, drop - 9, drop + 9), max_drop) == wanted
 
 
-def _network() -> keras.Model:
-    x = pixels = keras.Input((16, 16, 3), name="pixels")
-    for name in CHAIN:
-        if name.startswith("dw"):
-            x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name=name)(x)
-        elif name == "stem":
-            x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False, name=name)(x)
-        else:
-            x = layers.Conv2D(24, 1, use_bias=False, name=name)(x)
-        x = layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(momentum=0.8, name=f"{name}_norm")(x))
-    return keras.Model(pixels, layers.Dense(10, name="head")(layers.GlobalAveragePooling2D(name="mean")(x)))
-
-
-def _sabotage(model: keras.Model) -> None:
-    """Scale each channel before a ReLU by 1/8 to 8, and what reads it by the inverse."""
-    rng = np.random.default_rng(0)
-    for name, reader in pairwise(CHAIN):
-        norm, kernel = model.get_layer(f"{name}_norm"), model.get_layer(reader).kernel
-        scale = 2.0 ** rng.uniform(-3, 3, norm.gamma.shape)
-        norm.gamma.assign(norm.gamma * scale)
-        norm.beta.assign(norm.beta * scale)
-        kernel.assign(kernel / scale.reshape(1, 1, -1, 1))
-
-
 @pytest.fixture(scope="module")
 def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A depthwise network for the digits, trained, then brought out of scale, which changes nothing in float."""
-    keras.utils.set_random_seed(0)
-    train, model = load("digits", "train", 16, 16), _network()
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(3e-3), loss, jit_compile=False)
-    model.fit(normalise(train.images), train.labels, epochs=12, batch_size=64, verbose=0)
-    _sabotage(model)
+    model = out_of_scale.trained(epochs=12)
+    out_of_scale.sabotage(model, octaves=3)
     path = tmp_path_factory.mktemp("hard") / "hard.keras"
     model.save(path)
     return path
@@ -176,7 +149,7 @@ def test_what_nothing_else_repairs_stays_in_float(
     assert [len(layers) for layers in kept] == list(range(len(kept)))
     assert len(kept) > 1
     assert all(later[: len(earlier)] == earlier for earlier, later in pairwise(kept))
-    assert set(kept[-1]) <= {*CHAIN, "head"}
+    assert set(kept[-1]) <= {*out_of_scale.CHAIN, "head"}
     best = min(attempts, key=lambda attempt: attempt["drop"]["onnx"])
     assert best["drop"]["onnx"] < attempts[0]["drop"]["onnx"] - 1
     assert list(Plan.read(tmp_path / "b" / "plan.json").float_layers) == best["float_layers"]

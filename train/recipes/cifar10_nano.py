@@ -6,7 +6,7 @@ Result:  88.05 % of the 10,000 test images in float, 88.08 % in int8 (TFLite), o
          JPEG of quality 75 costs the int8 model 3.3 points
 
 The teacher's answers are computed once for each of 18 views of an image (nine shifts, mirrored or not). A network
-of this size underfits: little decay, weak compression, many epochs.
+of this size learns little by heart: little decay, weak compression, many epochs.
 """
 
 from train.recipe import Recipe
