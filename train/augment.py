@@ -5,7 +5,7 @@ So an epoch is the same whether the training came to it in one go or after `--re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -18,6 +18,9 @@ from train.recipe import Recipe
 
 JPEG_QUALITY = (50, 96)
 """From the first on, below the second."""
+NOISE_SIGMA = (2.0, 15.0)
+"""Of 255, drawn evenly; the same for all of an image's values."""
+BLUR_SIGMA_PX = (0.3, 1.2)
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def viewed(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[tuple[V
         chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
         view = View(chosen, _mirror(recipe, first[chosen], epoch, rng), _shift(recipe, len(chosen), rng))
         images = view.of(data.images)
-        yield view, compressed(images, recipe.jpeg, rng) if recipe.jpeg else images
+        yield view, as_seen(images, recipe, rng)
 
 
 def _mirror(
@@ -80,14 +83,53 @@ def mirrored(images: Image, which: NDArray[np.bool_]) -> Image:
     return np.where(which[:, None, None, None], images[:, :, ::-1], images)
 
 
-def compressed(images: Image, share: float, rng: np.random.Generator) -> Image:
-    """A share of the images as JPEG leaves them, quality 50 to 95: uint8 (N, H, W, 3) RGB, a copy."""
+def as_seen(images: Image, recipe: Recipe, rng: np.random.Generator) -> Image:
+    """The images with the recipe's shares cut, blurred, noisy and compressed: uint8 (N, H, W, 3) RGB."""
+    if recipe.cutout:
+        images = cut_out(images, recipe.cutout, rng)
+    # In a camera's order: its lens blurs, its sensor adds noise, its encoder compresses.
+    for share, change in ((recipe.blur, _blurred), (recipe.noise, _noisy), (recipe.jpeg, _compressed)):
+        if share:
+            images = _changed(images, share, change, rng)
+    return images
+
+
+def cut_out(images: Image, side: int, rng: np.random.Generator) -> Image:
+    """A square of 128 at a random place of each image, its centre anywhere inside: uint8 (N, H, W, C), a copy."""
+    n, height, width = images.shape[:3]
+    top, left = (rng.integers(0, size, n) - side // 2 for size in (height, width))
+    rows, columns = np.arange(height), np.arange(width)
+    inside = ((rows >= top[:, None]) & (rows < top[:, None] + side))[:, :, None] & (
+        (columns >= left[:, None]) & (columns < left[:, None] + side)
+    )[:, None, :]
+    return np.where(inside[..., None], np.uint8(PAD_VALUE), images)
+
+
+def _changed(
+    images: Image,
+    share: float,
+    change: Callable[[Image, np.random.Generator], Image],
+    rng: np.random.Generator,
+) -> Image:
     out = images.copy()
     for index in np.flatnonzero(rng.random(len(images)) < share):
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*JPEG_QUALITY))]
-        _, coded = cv2.imencode(".jpg", images[index, :, :, ::-1], quality)
-        out[index] = cv2.imdecode(coded, cv2.IMREAD_COLOR)[:, :, ::-1]
+        out[index] = change(images[index], rng)
     return out
+
+
+def _compressed(picture: Image, rng: np.random.Generator) -> Image:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*JPEG_QUALITY))]
+    _, coded = cv2.imencode(".jpg", picture[:, :, ::-1], quality)
+    return cv2.imdecode(coded, cv2.IMREAD_COLOR)[:, :, ::-1]
+
+
+def _noisy(picture: Image, rng: np.random.Generator) -> Image:
+    noise = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(*NOISE_SIGMA))
+    return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+
+
+def _blurred(picture: Image, rng: np.random.Generator) -> Image:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(*BLUR_SIGMA_PX)), np.uint8)
 
 
 def moved(images: Image, shift: NDArray[np.int64]) -> Image:

@@ -17,6 +17,7 @@ from edge.pixels import normalise
 from train.augment import View
 from train.data import LabelledImages
 from train.recipe import Recipe
+from train.speed import fast_form
 from train.weights import load_keras
 
 MOST_VIEWS = 64
@@ -40,8 +41,9 @@ class Teacher:
                 f"A teacher's answers are kept for at most {MOST_VIEWS} views of an image, shift_px="
                 f"{recipe.shift_px} with shift_step={recipe.shift_step} makes {views}. Raise shift_step."
             )
-        self._model = load_keras(Path(recipe.teacher))
-        _check(self._model, data, recipe)
+        model = load_keras(Path(recipe.teacher))
+        _check(model, data, recipe)
+        self._model = fast_form(model, recipe.precision)
         self._known = np.zeros((views, len(data)), np.bool_)
         self._logits = np.zeros((views, len(data), len(data.class_names)), np.float16)
 

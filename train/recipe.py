@@ -19,7 +19,16 @@ from typing import Any, ClassVar, get_args, get_type_hints
 from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.pixels import ResizeRule
-from train.choices import ACTIVATIONS, INITIALISERS, NORMS, OPTIMISERS, OWN, PREPROCESSES, SCHEDULES
+from train.choices import (
+    ACTIVATIONS,
+    INITIALISERS,
+    NORMS,
+    OPTIMISERS,
+    OWN,
+    PRECISIONS,
+    PREPROCESSES,
+    SCHEDULES,
+)
 
 DATA = ("digits", "cifar10", "folder")
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
@@ -81,9 +90,13 @@ class Recipe(AnyRecipe):
         flip: mirror half the images left to right, drawn anew each epoch.
         alternate: in place of that mirror half of them in the first epoch, the other half in the second, and so
             on, so that two epochs show every image both ways (Jordan 2024, arXiv 2404.00498, section 3.6).
+        cutout: side in pixels of a square that is made grey at a random place of each image (DeVries and Taylor
+            2017, arXiv 1708.04552); 0 for none.
         shift_px: shift each image by up to that many pixels either way, by a multiple of `shift_step`,
             padding with 128.
-        jpeg: share of the images that are compressed, at a quality of 50 to 95, as many cameras do.
+        jpeg, noise, blur: shares of the images that are compressed at a quality of 50 to 95, get Gaussian noise
+            of a deviation up to 15 of 255, or are blurred by one of up to 1.2 pixels, as many cameras do.
+        precision: `mixed_bfloat16` computes in bfloat16, which is faster on GPUs and on CPUs with AMX.
         whiten: the layer named `whiten` starts with kernels that whiten the patches, see `train.whiten`.
         l2: times a weight is added to its gradient, before momentum; every trained weight, but with an
             optimiser other than SGD the kernels alone.
@@ -123,7 +136,11 @@ class Recipe(AnyRecipe):
     alternate: bool = False
     shift_px: int = 0
     shift_step: int = 1
+    cutout: int = 0
     jpeg: float = 0.0
+    noise: float = 0.0
+    blur: float = 0.0
+    precision: str = "float32"
     whiten: bool = False
     l2: float = 0.0
     norm_bias_rate: float = 1.0
@@ -212,7 +229,11 @@ _RULES: Rules = {
     "label_smoothing": share(),
     "shift_px": at_least(0),
     "shift_step": at_least(1),
+    "cutout": at_least(0),
     "jpeg": share(),
+    "noise": share(),
+    "blur": share(),
+    "precision": one_of(PRECISIONS),
     "l2": at_least(0),
     "norm_bias_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
     "head_rate": (lambda rate: 0 < rate < math.inf, "above 0"),

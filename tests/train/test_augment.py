@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.pixels import PAD_VALUE
-from train.augment import View, compressed, mirrored, moved, steps_per_epoch, viewed
+from train.augment import View, as_seen, cut_out, mirrored, moved, steps_per_epoch, viewed
 from train.data import LabelledImages
 from train.recipe import Recipe
 
@@ -115,8 +115,30 @@ def test_compressed_changes_a_share_of_the_images_a_little_and_keeps_the_colour_
     images = np.tile(np.uint8([200, 90, 30]), (400, 16, 16, 1))
     images[:, 4:9, 4:9] = [20, 40, 220]
     before = images.copy()
-    result = compressed(images, 0.5, np.random.default_rng(0))
+    result = as_seen(images, recipe(jpeg=0.5), np.random.default_rng(0))
     changed = (result != images).any(axis=(1, 2, 3))
     assert 0.4 < changed.mean() < 0.6
     assert np.abs(result[:, 0, 0].mean(axis=0) - [200, 90, 30]).max() < 10
     assert np.array_equal(images, before)
+
+
+@pytest.mark.parametrize("kind", ["noise", "blur"])
+def test_noise_and_blur_change_a_share_of_the_images_and_keep_their_brightness(kind: str) -> None:
+    images = np.tile(np.uint8([200, 90, 30]), (400, 16, 16, 1))
+    images[:, 4:9, 4:9] = [20, 140, 220]
+    result = as_seen(images, recipe(**{kind: 0.5}), np.random.default_rng(0))
+    changed = (result != images).any(axis=(1, 2, 3))
+    assert 0.4 < changed.mean() < 0.6
+    assert np.abs(result[changed].mean(axis=(0, 1, 2)) - images.mean(axis=(0, 1, 2))).max() < 1.5
+
+
+@given(SIZES, st.integers(1, 8), st.integers(0, 5))
+def test_cut_out_greys_one_square_and_nothing_else(size: tuple[int, int, int], side: int, seed: int) -> None:
+    images = np.where(random_images(size, seed) == PAD_VALUE, np.uint8(0), random_images(size, seed))
+    result = cut_out(images, side, np.random.default_rng(seed))
+    for before, after in zip(images, result, strict=True):
+        cut = (after == PAD_VALUE).all(axis=-1)
+        rows, columns = np.flatnonzero(cut.any(axis=1)), np.flatnonzero(cut.any(axis=0))
+        assert cut.sum() == len(rows) * len(columns) > 0
+        assert all(np.ptp(places) + 1 == len(places) <= side for places in (rows, columns))
+        assert np.array_equal(after[~cut], before[~cut])

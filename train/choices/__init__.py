@@ -15,3 +15,5 @@ PREPROCESSES = ("none", "mean", "standardise", "whiten")
 NORMS = ("batch", "none")
 OPTIMISERS = ("sgd", "adam", "adadelta")
 SCHEDULES = ("cosine", "constant", "step", "linear", "one_cycle", "exponential")
+PRECISIONS = ("float32", "mixed_bfloat16")
+"""Of the arithmetic while training, by Keras's names. Weights, statistics, logits and loss stay in float32."""

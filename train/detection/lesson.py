@@ -26,8 +26,8 @@ from train.detection.recipe import DetectorRecipe
 from train.detection.style import with_one_style
 from train.detection.unlabelled import read_places, with_ignored
 from train.fit import About, Metrics, cosine
-from train.fused import with_fused_norms
 from train.optimiser import KernelAdamW
+from train.speed import fast_form
 from train.weights import load_keras
 
 MEMORY_BYTES = 6 << 30
@@ -66,7 +66,7 @@ class DetectorLesson:
     def compiled(self) -> keras.Model:
         """The heads joined to one output, with AdamW and the detection loss."""
         recipe = self.recipe
-        heads = with_fused_norms(architecture(recipe.model, None, None))
+        heads = fast_form(architecture(recipe.model, None, None), recipe.precision)
         if recipe.grown_from:
             grow(heads, load_keras(Path(recipe.grown_from)))
         model = keras.Model(heads.input, joined_heads(heads.outputs), name=heads.name)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edge.bundle import InputSpec
-from train.recipe import RECIPE_NAME, AnyRecipe, Rules, at_least, check_fields, share
+from train.choices import PRECISIONS
+from train.recipe import RECIPE_NAME, AnyRecipe, Rules, at_least, check_fields, one_of, share
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class DetectorRecipe(AnyRecipe):
         mosaic: share of training pictures that are put together from four quarter-sized crops.
         rotate: share of crops that are turned, by up to `rotate_deg` degrees either way.
         dark, blur, jpeg, grey: shares of crops that are darkened, blurred, compressed or made grey.
+        precision: see `train.recipe.Recipe`.
         validate_every: epochs between two measurements of AP50 on the val split.
         grown_from: path of a `.keras` file whose weights the layers of the same names start with; "" for none.
         ignored_from: path of a file of faces that the annotations leave out, see
@@ -63,6 +65,7 @@ class DetectorRecipe(AnyRecipe):
     blur: float = 0.15
     jpeg: float = 0.2
     grey: float = 0.1
+    precision: str = "float32"
     validate_every: int = 10
     grown_from: str = ""
     ignored_from: str = ""
@@ -107,6 +110,7 @@ _RULES: Rules = {
     "blur": share(),
     "jpeg": share(),
     "grey": share(),
+    "precision": one_of(PRECISIONS),
     "validate_every": at_least(1),
     "seed": (lambda seed: 0 <= seed < 2**32, "at least 0 and below 2**32"),
 }

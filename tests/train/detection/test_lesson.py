@@ -21,7 +21,6 @@ from train.detection.loss import FACE, IGNORED
 from train.detection.recipe import DetectorRecipe
 from train.detection.unlabelled import read_places, with_ignored
 from train.fit import Trained, fit
-from train.fused import with_fused_norms
 from train.models.face import Widths, _detector, face, face_plus
 from train.weights import load_keras
 
@@ -159,17 +158,3 @@ def test_growing_from_a_stranger_is_refused() -> None:
     other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="stem1")])
     with pytest.raises(InputError, match="'stem1' has another shape"):
         grow(face(64, 64), other)
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused kernel is TensorFlow's")
-def test_the_fused_norm_is_kerass_norm() -> None:
-    pixels = keras.Input((8, 8, 3))
-    plain = keras.Model(pixels, keras.layers.BatchNormalization(momentum=0.9, name="norm")(pixels))
-    fused = with_fused_norms(plain)
-    assert type(fused.get_layer("norm")).__name__ == "FusedBatchNormalization"
-    x = np.random.default_rng(0).normal(1, 2, (16, 8, 8, 3)).astype(np.float32)
-    np.testing.assert_allclose(fused(x, training=True), plain(x, training=True), atol=1e-5)
-    for ours, theirs in zip(fused.get_weights(), plain.get_weights(), strict=True):
-        # The kernel's variance is the unbiased one: n / (n - 1) of Keras's.
-        np.testing.assert_allclose(ours, theirs, rtol=2e-3, atol=1e-5)
-    np.testing.assert_allclose(fused(x), plain(x), rtol=2e-3, atol=1e-3)
