@@ -11,7 +11,7 @@ from edge.config import ModelInput, ModelSettings
 from edge.errors import InputError
 from edge.frame import Frame, Laps
 from edge.model import Model
-from edge.pixels import Image
+from edge.pixels import Halves, Image
 from edge.protocols import SourceInfo
 from edge.results import Classification, Faces, FrameResult, Result
 from edge.track import Tracker
@@ -89,6 +89,8 @@ class Cascade:
         self.members = tuple(members)
         self._detector_of = _detectors(self.members)
         self._streams: dict[str, Stream] = {}
+        of_frames = [member for member in self.members if member.input == "frame"]
+        self._shared = (Halves(),) if len(of_frames) > 1 else ()
 
     @classmethod
     def open(cls, settings: Sequence[ModelSettings], score_threshold: float | None = None) -> Cascade:
@@ -136,6 +138,8 @@ class Cascade:
         """
         stream = self._streams.get(frame.camera) or Stream(follows=False)
         stream.number += 1
+        for halves in self._shared:
+            halves.begin(frame.pixels)
         results: dict[str, Result] = {}
         held_ms: dict[str, float] = {}
         for member in self.members:
@@ -148,7 +152,7 @@ class Cascade:
                     results[detector] = _of_faces(member, results[detector], frame)
                     stream.seen[member.name] = Seen(stream.number, frame.stamps.capture, results[detector])
             elif due or last is None:
-                results[member.name] = _of_frame(member, frame, stream)
+                results[member.name] = _of_frame(member, frame, stream, *self._shared)
             else:
                 results[member.name] = last.result
                 held_ms[member.name] = (frame.stamps.capture - last.capture_ns) / 1e6
@@ -235,8 +239,8 @@ def _check_takes_faces(member: Member, detector: str) -> None:
         )
 
 
-def _timed(model: Model, pixels: Image, laps: Laps) -> Result:
-    prepared = model.prepare(pixels)
+def _timed(model: Model, pixels: Image, laps: Laps, *shared: Halves) -> Result:
+    prepared = model.prepare(pixels, *shared)
     laps.lap("preprocess")
     heads = model.infer(prepared)
     laps.lap("infer")
@@ -245,10 +249,10 @@ def _timed(model: Model, pixels: Image, laps: Laps) -> Result:
     return result
 
 
-def _of_frame(member: Member, frame: Frame, stream: Stream) -> Result:
+def _of_frame(member: Member, frame: Frame, stream: Stream, *shared: Halves) -> Result:
     """What the model says of the whole frame; faces with their tracks."""
     laps = frame.stamps.begin(member.name)
-    result = _timed(member.model, frame.pixels, laps)
+    result = _timed(member.model, frame.pixels, laps, *shared)
     if isinstance(result, Faces) and stream.follows:
         result = result.tracked(stream.tracker(member.name).update(result.boxes))
         laps.lap("postprocess")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from edge.bundle import Bundle, Manifest, Precision
 from edge.errors import InputError
-from edge.pixels import Image, fit
+from edge.pixels import Fitter, Halves, Image
 from edge.protocols import Heads, Runner, Task
 from edge.results import Result
 from edge.runners import choose, open_runner
@@ -28,6 +28,10 @@ class Model:
     precision: Precision
     _runner: Runner
     _task: Task
+    _fitter: Fitter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._fitter = _fitter(self.manifest, self._runner)
 
     @classmethod
     def open(
@@ -72,6 +76,7 @@ class Model:
         """
         old, self._runner = self._runner, runner
         self.backend, self.precision = backend, precision
+        self._fitter = _fitter(self.manifest, runner)
         return old
 
     @property
@@ -84,10 +89,13 @@ class Model:
         """Whether its results are `Faces`."""
         return self.manifest.task == "faces"
 
-    def prepare(self, picture: Image) -> Image:
-        """uint8 (H, W, 3) RGB of any size to the model's uint8 (1, height, width, 3)."""
-        spec = self.manifest.input
-        return fit(picture, spec.height, spec.width, spec.resize)[None]
+    def prepare(self, picture: Image, shared: Halves | None = None) -> Image:
+        """uint8 (H, W, 3) RGB of any size to the model's uint8 (1, height, width, 3); valid until the next call.
+
+        Args:
+            shared: the halves of this picture, where several models see it.
+        """
+        return self._fitter(picture, shared)[None]
 
     def infer(self, pixels: Image) -> Heads:
         """The raw heads of `prepare`'s output."""
@@ -104,6 +112,12 @@ class Model:
     def close(self) -> None:
         """Free the model's memory."""
         self._runner.close()
+
+
+def _fitter(manifest: Manifest, runner: Runner) -> Fitter:
+    """Writes into the runner's own staging memory where it has some."""
+    spec, staging = manifest.input, getattr(runner, "staging", None)
+    return Fitter(spec.height, spec.width, spec.resize, None if staging is None else staging[0])
 
 
 def _task(manifest: Manifest, score_threshold: float | None) -> Task:

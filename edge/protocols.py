@@ -52,7 +52,11 @@ class Source(Protocol):
 
 
 class Runner(Protocol):
-    """One loaded model on one backend. Used by one thread."""
+    """One loaded model on one backend. Used by one thread.
+
+    A runner that stages its input in memory of its own shows it as `staging`, uint8 (1, H, W, 3): pixels
+    that lie there already are not copied by `infer`.
+    """
 
     def infer(self, pixels: Image) -> Heads:
         """Run the model on uint8 (N, H, W, 3) RGB pixels of the manifest's size."""

@@ -70,10 +70,11 @@ class TensorrtRunner:
         Raises:
             InputError: pixels of another shape. CudaError: the GPU failed.
         """
-        staging = self._buffers[self._input].host
+        staging = self.staging
         if pixels.shape != staging.shape or pixels.dtype != np.uint8:
             raise InputError(f"Expected uint8 pixels {staging.shape}, got {pixels.dtype} {pixels.shape}.")
-        np.copyto(staging, pixels)
+        if not np.may_share_memory(pixels, staging):
+            np.copyto(staging, pixels)
         if self._graph is None or self._profiled:
             self._enqueue()
         else:
@@ -93,6 +94,12 @@ class TensorrtRunner:
         self._context.enqueue_emits_profile = False
         self._context.profiler = profiler
         self._profiled = True
+
+    @property
+    def staging(self) -> Image:
+        """uint8 (1, H, W, 3), page-locked: pixels that are written here need no further copy before `infer`."""
+        host: Image = self._buffers[self._input].host
+        return host
 
     @property
     def module(self) -> Any:

@@ -17,7 +17,7 @@ from edge.cascade import Cascade, Member, crops
 from edge.config import ModelSettings
 from edge.errors import InputError
 from edge.frame import MODEL_STAGES, Frame
-from edge.pixels import Image
+from edge.pixels import Halves, Image
 from edge.protocols import SourceInfo
 from edge.results import Classification, Faces
 
@@ -32,7 +32,7 @@ class Finder:
     boxes: Any
     finds_faces: bool = True
 
-    def prepare(self, picture: Image) -> Image:
+    def prepare(self, picture: Image, shared: Halves | None = None) -> Image:
         return picture
 
     def infer(self, pixels: Image) -> Any:
@@ -50,7 +50,7 @@ class Namer:
     finds_faces: bool = False
     closed: bool = False
 
-    def prepare(self, picture: Image) -> Image:
+    def prepare(self, picture: Image, shared: Halves | None = None) -> Image:
         self.seen = [*getattr(self, "seen", []), picture]
         return picture
 

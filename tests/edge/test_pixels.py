@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.pixels import PAD_VALUE, Placement, fit, normalise
+from edge.pixels import PAD_VALUE, Fitter, Halves, Placement, ResizeRule, fit, normalise
 
 sizes = st.integers(1, 70)
 
@@ -103,3 +103,63 @@ def test_a_mark_is_where_its_box_says(rule: str, have: tuple[int, int], size: tu
     rows, columns = np.nonzero(fit(picture, *size, rule)[:, :, 0] > 140)  # type: ignore[arg-type]
     found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     assert found == pytest.approx((x0, y0, x1, y1), abs=1)
+
+
+large = st.integers(1, 400)
+
+
+@given(
+    st.lists(st.tuples(large, large), min_size=1, max_size=3), st.integers(1, 40), st.integers(1, 40), rules
+)
+def test_a_fitter_gives_what_fit_gives_in_the_same_memory_shared_or_not(
+    have: list[tuple[int, int]], height: int, width: int, rule: ResizeRule
+) -> None:
+    fitter, shared = Fitter(height, width, rule), Halves()
+    random, memory = np.random.default_rng(0), None
+    for size in have:
+        picture = random.integers(0, 256, (*size, 3), np.uint8)
+        wanted = fit(picture, height, width, rule)
+        shared.begin(picture)
+        for found in (fitter(picture, shared), fitter(picture)):
+            np.testing.assert_array_equal(found, wanted)
+            if size != (height, width):
+                assert memory is None or found is memory
+                memory = found
+
+
+@given(st.integers(1, 24), st.integers(1, 24), st.sampled_from([1, 2, 3, 4, 6, 8, 12]), st.integers(0, 2**32))
+def test_shrinking_by_whole_numbers_is_the_mean_of_the_area(
+    height: int, width: int, times: int, seed: int
+) -> None:
+    """Within half a step for each rounding: at most two halvings and the rest, or three halvings."""
+    picture = np.random.default_rng(seed).integers(0, 256, (height * times, width * times, 3), np.uint8)
+    means = picture.reshape(height, times, width, times, 3).mean(axis=(1, 3))
+    assert np.abs(fit(picture, height, width, "stretch") - means).max() <= 1.5 + 1e-3
+
+
+@given(st.integers(1, 24), st.integers(1, 24), st.floats(1, 20))
+def test_shrinking_by_any_number_moves_nothing(height: int, width: int, times: float) -> None:
+    """A ramp stays one, where it was: what is halved first lies no half pixel aside."""
+    have_h, have_w = round(height * times), round(width * times)
+    ramp = np.linspace(0, 255, have_w)[None, :, None].repeat(have_h, axis=0).repeat(3, axis=2).round()
+    found = fit(ramp.astype(np.uint8), height, width, "stretch")
+    step = 255 / max(have_w - 1, 1)
+    expected = ((np.arange(width) + 0.5) * have_w / width - 0.5) * step
+    assert np.abs(found - expected[None, :, None]).max() <= 2 + step / 8
+
+
+def test_models_of_one_frame_share_what_was_halved() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (720, 1280, 3), np.uint8)
+    shared = Halves()
+    shared.begin(picture)
+    Fitter(192, 320, "letterbox")(picture, shared)
+    quarter = shared.at(2)
+    assert quarter.shape == (180, 320, 3)
+    quarter[:] = 7  # what the second one reads, if it does not halve by itself
+    assert (Fitter(32, 32, "crop")(picture, shared) == 7).all()
+
+
+def test_halves_leave_out_an_odd_last_row() -> None:
+    halves = Halves()
+    halves.begin(np.arange(5, dtype=np.uint8).reshape(5, 1, 1) * np.ones((1, 3, 3), np.uint8))
+    assert halves.at(1)[:, 0, 0].tolist() == [1, 3]  # (0 + 1) / 2 and (2 + 3) / 2, rounded up
