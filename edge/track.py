@@ -19,6 +19,10 @@ _VELOCITY_SHARE = 0.5
 """Of the newest step in the velocity: detections tremble by a pixel or two."""
 
 
+_SEEN, _MISSED, _NUMBER = range(3)
+"""Columns of `_Tracks.counts`."""
+
+
 @dataclass(frozen=True)
 class TrackOptions:
     """How faces are followed.
@@ -42,36 +46,28 @@ class _Tracks:
     Attributes:
         boxes: float32 (m, 4), where they were last seen, or expected since.
         velocity: float32 (m, 4), pixels a frame, of each side of the box; a box keeps its size.
-        seen, missed: int64 (m,), frames in all, and since they were last seen.
-        numbers: int64 (m,), 0 before a track is confirmed.
+        counts: int64 (m, 3): frames in which they were seen in all, frames since they were last seen, and their
+            number, 0 before a track is confirmed.
     """
 
     boxes: Floats
     velocity: Floats
-    seen: Ints
-    missed: Ints
-    numbers: Ints
+    counts: Ints
 
     @classmethod
     def new(cls, boxes: Floats) -> _Tracks:
         """Of faces that are seen for the first time."""
-        zeros = np.zeros(len(boxes), np.int64)
-        return cls(boxes, np.zeros_like(boxes), zeros + 1, zeros, zeros.copy())
+        counts = np.zeros((len(boxes), 3), np.int64)
+        counts[:, _SEEN] = 1
+        return cls(boxes, np.zeros_like(boxes), counts)
 
-    def expected(self) -> Floats:
-        """Where they should be in the next frame."""
-        return self.boxes + self.velocity
-
-    def missing(self, gone: NDArray[np.bool_], patience: int) -> _Tracks:
-        """Those of `gone`, bool (m,), that may come back; the unconfirmed are given up at once."""
-        rows = gone & (self.numbers > 0) & (self.missed < patience)
-        return _Tracks(
-            self.expected()[rows],
-            self.velocity[rows],
-            self.seen[rows],
-            self.missed[rows] + 1,
-            self.numbers[rows],
-        )
+    def missing(self, rows: list[int], expected: Floats, patience: int) -> _Tracks:
+        """Those of `rows` that may come back; the unconfirmed are given up at once."""
+        counts = self.counts[rows]
+        stay = (counts[:, _NUMBER] > 0) & (counts[:, _MISSED] < patience)
+        counts = counts[stay]
+        counts[:, _MISSED] += 1
+        return _Tracks(expected[rows][stay], self.velocity[rows][stay], counts)
 
     def and_(self, others: _Tracks) -> _Tracks:
         """Both, these first."""
@@ -80,7 +76,10 @@ class _Tracks:
 
 
 class Tracker:
-    """Numbers faces from 1, in the order in which they are confirmed; a number is never used again."""
+    """Numbers faces from 1, in the order in which they are confirmed; a number is never used again.
+
+    NumPy takes some microseconds a call however few the faces are, so `update` makes no call that it can spare.
+    """
 
     def __init__(self, options: TrackOptions = TrackOptions()) -> None:
         self._options = options
@@ -96,38 +95,52 @@ class Tracker:
         Returns:
             int64 (n,): each face's number; 0 where it has not been seen often enough.
         """
-        if not len(boxes) and not len(self._tracks.boxes):  # most frames of most cameras
+        before = self._tracks
+        if not len(boxes) and not len(before.boxes):  # most frames of most cameras
             return np.empty(0, np.int64)
-        known, tracks = self._match(boxes)
+        expected = before.boxes + before.velocity
+        matched = self._match(boxes, expected)
         seen = _Tracks.new(boxes)
-        self._continue(seen, known, tracks)
-        gone = np.ones(len(self._tracks.boxes), np.bool_)
-        gone[tracks] = False
-        self._tracks = self._tracks.missing(gone, self._options.max_missed).and_(seen)
-        return seen.numbers
+        if matched:
+            self._continue(seen, matched, expected)
+        if not seen.counts[:, _NUMBER].all():
+            self._number(seen.counts)
+        gone = [row for row in range(len(expected)) if row not in matched.values()]
+        self._tracks = before.missing(gone, expected, self._options.max_missed).and_(seen) if gone else seen
+        return seen.counts[:, _NUMBER]
 
-    def _match(self, boxes: Floats) -> tuple[Ints, Ints]:
-        """Indices of boxes, and of the track of each; the pair that overlaps most comes first."""
-        overlaps = iou(boxes, self._tracks.expected())
-        pairs = np.argwhere(overlaps >= self._options.iou_threshold)
+    def _match(self, boxes: Floats, expected: Floats) -> dict[int, int]:
+        """The track of each box that has one; the pair that overlaps most comes first."""
         matched: dict[int, int] = {}
-        taken: set[int] = set()
+        if not len(boxes) or not len(expected):
+            return matched
+        overlaps = iou(boxes, expected)
+        found, tracks = np.nonzero(overlaps >= self._options.iou_threshold)
         # Stable, so that of equal pairs the better face wins, every time.
-        for box, track in pairs[np.argsort(-overlaps[tuple(pairs.T)], kind="stable")].tolist():
+        order = np.argsort(-overlaps[found, tracks], kind="stable") if len(found) > 1 else slice(None)
+        taken: set[int] = set()
+        for box, track in zip(found[order].tolist(), tracks[order].tolist(), strict=True):
             if box not in matched and track not in taken:
                 matched[box] = track
                 taken.add(track)
-        return np.array([*matched], np.int64), np.array([*matched.values()], np.int64)
+        return matched
 
-    def _continue(self, seen: _Tracks, known: Ints, tracks: Ints) -> None:
-        """Write into the rows `known` of `seen` what their tracks have been so far, and number them."""
-        before = self._tracks
-        surprise = (seen.boxes[known] - before.expected()[tracks]).reshape(-1, 2, 2).mean(axis=1)
+    def _continue(self, seen: _Tracks, matched: dict[int, int], expected: Floats) -> None:
+        """Write into the matched rows of `seen` what their tracks have been so far."""
+        known, tracks = [*matched], [*matched.values()]
+        before = self._tracks.counts[tracks]
+        off = seen.boxes[known] - expected[tracks]
         # Over unseen frames the surprise has added up: each had its part of it.
-        share = _VELOCITY_SHARE / (1 + before.missed[tracks, None])
-        seen.velocity[known] = before.velocity[tracks] + np.tile(surprise * share, 2)
-        seen.seen[known] += before.seen[tracks]
-        seen.numbers[known] = before.numbers[tracks]
-        confirmed = (seen.numbers == 0) & (seen.seen >= self._options.confirm)
-        seen.numbers[confirmed] = self._numbered + 1 + np.arange(confirmed.sum())
-        self._numbered += int(confirmed.sum())
+        share = _VELOCITY_SHARE / 2 / (1 + before[:, _MISSED, None])
+        surprise = (off[:, :2] + off[:, 2:]) * share
+        seen.velocity[known] = self._tracks.velocity[tracks] + np.concatenate([surprise, surprise], axis=1)
+        before[:, _SEEN] += 1
+        before[:, _MISSED] = 0
+        seen.counts[known] = before
+
+    def _number(self, counts: Ints) -> None:
+        """Confirm those that were seen often enough."""
+        confirmed = (counts[:, _NUMBER] == 0) & (counts[:, _SEEN] >= self._options.confirm)
+        n = int(confirmed.sum())
+        counts[confirmed, _NUMBER] = self._numbered + 1 + np.arange(n)
+        self._numbered += n

@@ -50,11 +50,13 @@ class TfliteRunner:
             normalise(pixels, out=buffer)
 
     def _read(self, detail: dict[str, Any]) -> Any:
-        values = self._interpreter.get_tensor(detail["index"])
+        values = self._interpreter.tensor(detail["index"])()
         scale, zero_point = detail["quantization"]
-        if scale == 0.0:
-            return values.astype(np.float32, copy=False)
-        return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
+        heads = values.astype(np.float32)  # a copy, always: the view must not outlive this call, either
+        if scale != 0.0:
+            heads -= np.float32(zero_point)
+            heads *= np.float32(scale)
+        return heads
 
 
 def _by_name(interpreter: Any, names: list[str], bundle: Bundle) -> dict[str, Any]:

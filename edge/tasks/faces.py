@@ -124,6 +124,8 @@ class FacesTask:
     def decode(self, heads: Heads, picture: Image) -> Faces:
         """Raw heads to faces in pixels of `picture`, uint8 (H, W, 3), best first."""
         boxes, scores = candidates(heads, self._grid, self._threshold, self._most_candidates)
+        if not len(scores):  # most frames of most cameras
+            return Faces(boxes, scores)
         kept = nms(boxes, scores)[: self._most_faces]
         have_h, have_w = picture.shape[:2]
         spec = self._input
@@ -147,6 +149,8 @@ def candidates(
     """
     logits = np.concatenate([heads[name].reshape(-1) for name in grid.scores])
     chosen = np.flatnonzero(logits >= _logit(score_threshold))
+    if not len(chosen):
+        return np.empty((0, 4), np.float32), np.empty(0, np.float32)
     chosen = chosen[np.argsort(-logits[chosen], kind="stable")[:most]]
     deltas = np.concatenate([heads[name].reshape(-1, 4) for name in grid.boxes]).take(chosen, axis=0)
     return decode(deltas, grid.cells.take(chosen, axis=0)), sigmoid(logits[chosen])
