@@ -25,19 +25,37 @@ def nothing(index: int) -> float:
     return 0.0
 
 
-class Injected:
+class Spans:
+    """When something began and ended, each time: nanoseconds of the clock that stamps are taken from."""
+
+    def __init__(self) -> None:
+        self.begin_ns: list[int] = []
+        self.end_ns: list[int] = []
+
+    def __enter__(self) -> None:
+        self.begin_ns.append(time.monotonic_ns())
+
+    def __exit__(self, *error: object) -> None:
+        self.end_ns.append(time.monotonic_ns())
+
+    @property
+    def taken_ns(self) -> list[int]:
+        """How long each took."""
+        return [end - begin for begin, end in zip(self.begin_ns, self.end_ns, strict=True)]
+
+
+class Injected(Spans):
     """Waits, and keeps what the clock says of the waiting: a sleep is late on a busy machine."""
 
     def __init__(self, delay: Delay) -> None:
+        super().__init__()
         self.delay = delay
-        self.taken_ns: list[int] = []
 
     def __call__(self) -> None:
-        delay_s = self.delay(len(self.taken_ns))
-        begin_ns = time.monotonic_ns()
-        if delay_s:
-            time.sleep(delay_s)
-        self.taken_ns.append(time.monotonic_ns() - begin_ns)
+        delay_s = self.delay(len(self.begin_ns))
+        with self:
+            if delay_s:
+                time.sleep(delay_s)
 
 
 class SlowSource:
@@ -45,7 +63,7 @@ class SlowSource:
 
     def __init__(self, frames: int, decode: Delay = nothing) -> None:
         self.frames, self.index = frames, 0
-        self.decode = Injected(decode)
+        self.decode, self.reads = Injected(decode), Spans()
 
     def open(self) -> SourceInfo:
         self.index = 0
@@ -54,12 +72,13 @@ class SlowSource:
     def read(self, frame: Frame) -> bool:
         if self.index == self.frames:
             return False
-        frame.stamps.mark("capture")
-        frame.buffer(12, 16)
-        frame.index = self.index
-        self.index += 1
-        self.decode()
-        frame.stamps.mark("decode")
+        with self.reads:
+            frame.stamps.mark("capture")
+            frame.buffer(12, 16)
+            frame.index = self.index
+            self.index += 1
+            self.decode()
+            frame.stamps.mark("decode")
         return True
 
     def close(self) -> None: ...

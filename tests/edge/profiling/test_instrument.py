@@ -1,13 +1,16 @@
 """The instrument is right: what is injected comes out, in its stage and at its percentile.
 
 By a clock that the test turns, where nothing else can take time, and, marked slow, by the real one on real
-threads: a busy machine takes its share between two stamps, and then the truth is not what was injected.
+threads. There a busy machine may take the processor away between the end of a delay and the stamp that follows
+it, for any time: then a stage did take longer than what was injected, and the instrument must say so. So each
+stage of each frame is held between the delay itself and the time from the event before it to the event after it.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,33 +48,55 @@ class _Both:
     """Rows and histograms under one stamp: as sinks of their own one would see what the other costs."""
 
     def __init__(self, *sinks: Any) -> None:
-        self.sinks = sinks
+        self.sinks, self.writes = sinks, fakes.Spans()
 
     def open(self, source: Any) -> None:
         for sink in self.sinks:
             sink.open(source)
 
     def write(self, frame: Any, result: Any) -> None:
-        for sink in self.sinks:
-            sink.write(frame, result)
+        with self.writes:
+            for sink in self.sinks:
+                sink.write(frame, result)
 
     def close(self) -> None: ...
 
 
+@dataclass(frozen=True)
+class Truth:
+    """What a stage took, frame by frame, in ms: `least` was injected, `most` lay between its neighbours' events."""
+
+    least: Any
+    most: Any
+
+
+def _truths(source: Any, model: Any, sink: Any, last: _Both) -> dict[str, Truth]:
+    """By stage. The stamp between two events is after the one's end and before the other's begin."""
+    # Whatever happened last before a frame was taken from the ring.
+    ready = np.maximum(source.decode.end_ns, [0, *last.writes.end_ns[:-1]])
+    events = {
+        "decode": (source.decode, source.reads.begin_ns, source.reads.end_ns),
+        "preprocess": (model.preprocess, ready, model.inference.begin_ns),
+        "infer": (model.inference, model.preprocess.end_ns, model.postprocess.begin_ns),
+        "postprocess": (model.postprocess, model.inference.end_ns, sink.publish.begin_ns),
+        "publish": (sink.publish, model.postprocess.end_ns, last.writes.begin_ns),
+    }
+    return {
+        stage: Truth(np.array(injected.taken_ns) / 1e6, np.subtract(after, before) / 1e6)
+        for stage, (injected, before, after) in events.items()
+    }
+
+
 def measured(
     delays: dict[str, Any], frames: int, rate: float | None = None
-) -> tuple[Timings, StageRecorder, dict[str, Any]]:
-    """Stream with delays by stage; the rows, the histograms, and what was really injected, in ns."""
+) -> tuple[Timings, StageRecorder, dict[str, Truth]]:
+    """Stream with delays by stage; the rows, the histograms, and what the stages really took."""
     source = fakes.SlowSource(frames, delays.get("decode", fakes.nothing))
     model = fakes.SlowModel(**{s: delays[s] for s in ("preprocess", "infer", "postprocess") if s in delays})
     sink, rows, recorder = fakes.SlowSink(delays.get("publish", fakes.nothing)), Rows(), StageRecorder()
-    fed = Paced(source, rate) if rate else source
-    Pipeline(fed, fakes.one(model), [sink, _Both(rows, recorder)], Limits(frames=frames), lossless=True).run()
-    injected = {
-        "decode": source.decode, "preprocess": model.preprocess, "infer": model.inference,
-        "postprocess": model.postprocess, "publish": sink.publish,
-    }  # fmt: skip
-    return rows.timings(), recorder, {stage: np.array(of.taken_ns) / 1e6 for stage, of in injected.items()}
+    fed, last = Paced(source, rate) if rate else source, _Both(rows, recorder)
+    Pipeline(fed, fakes.one(model), [sink, last], Limits(frames=frames), lossless=True).run()
+    return rows.timings(), recorder, _truths(source, model, sink, last)
 
 
 def close(found: float, truth: float) -> bool:
@@ -84,9 +109,9 @@ def close(found: float, truth: float) -> bool:
 @pytest.mark.parametrize("stage", ["decode", "preprocess", "infer", "postprocess", "publish"])
 def test_a_known_delay_comes_out_in_its_stage(stage: str, milliseconds: int) -> None:
     frames = 60 if milliseconds == 20 else 100
-    timings, recorder, injected = measured({stage: lambda _: milliseconds / 1e3}, frames)
-    _check(timings, recorder, injected, (50.0, 90.0))
-    assert injected[stage].min() >= milliseconds
+    timings, recorder, truths = measured({stage: lambda _: milliseconds / 1e3}, frames)
+    _check(timings, recorder, truths, (50.0, 90.0))
+    assert truths[stage].least.min() >= milliseconds
     others = set(INJECTED_MS) - {stage}
     assert all(recorder.spreads()[other].percentiles[50.0] < milliseconds / 2 for other in others)
 
@@ -94,11 +119,11 @@ def test_a_known_delay_comes_out_in_its_stage(stage: str, milliseconds: int) -> 
 @pytest.mark.slow
 def test_stalls_of_200_ms_in_one_frame_of_100_stand_in_the_tail() -> None:
     delays = {stage: _always(ms) for stage, ms in INJECTED_MS.items()}
-    timings, recorder, injected = measured(delays | {"infer": _stall(0.005)}, FRAMES)
-    _check(timings, recorder, injected, (*PERCENTS, 99.5))
+    timings, recorder, truths = measured(delays | {"infer": _stall(0.005)}, FRAMES)
+    _check(timings, recorder, truths, (*PERCENTS, 99.5))
     infer = recorder.spreads((50.0, 99.0))["infer"]
     assert infer.percentiles[50.0] < 100 < infer.max
-    assert close(infer.max, injected["infer"].max())
+    assert infer.max == timings.columns["infer"].max() / 1e6
     # 3 of 310 frames: the 307th of them in order of size is the 99th percentile, and the next one a stall.
     assert percentiles(timings.columns["infer"] / 1e6, [99.1]) > 200
 
@@ -116,27 +141,23 @@ class Clock:
         self.now_ns += round(seconds * 1e9)
 
 
-def _turned(delays: dict[str, Any], frames: int) -> tuple[Timings, StageRecorder, dict[str, Any]]:
+def _turned(delays: dict[str, Any], frames: int) -> tuple[Timings, StageRecorder, dict[str, Truth]]:
     """As `measured`, on one thread: what a pipeline does with each frame, and nothing between."""
     source = fakes.SlowSource(frames, delays["decode"])
     model = fakes.SlowModel(**{stage: delays[stage] for stage in ("preprocess", "infer", "postprocess")})
     sink, rows, recorder = fakes.SlowSink(delays["publish"]), Rows(), StageRecorder()
-    cascade, sinks = fakes.one(model), (sink, _Both(rows, recorder))
-    for part in (cascade.start, *(one.open for one in sinks)):
+    cascade, last = fakes.one(model), _Both(rows, recorder)
+    for part in (cascade.start, sink.open, last.open):
         part(source.open())
     for _ in range(frames):
         frame = Frame()
         source.read(frame)
         frame.stamps.mark("dequeue")
         result = cascade.process(frame)
-        for one in sinks:
+        for one in (sink, last):
             frame.stamps.mark("publish")
             one.write(frame, result)
-    injected = {
-        "decode": source.decode, "preprocess": model.preprocess, "infer": model.inference,
-        "postprocess": model.postprocess, "publish": sink.publish,
-    }  # fmt: skip
-    return rows.timings(), recorder, {stage: np.array(of.taken_ns) / 1e6 for stage, of in injected.items()}
+    return rows.timings(), recorder, _truths(source, model, sink, last)
 
 
 @pytest.mark.parametrize("usual_ms", [1, 5, 20])
@@ -148,24 +169,27 @@ def test_by_a_turned_clock_every_percentile_is_what_was_injected(
     monkeypatch.setattr("edge.frame.time", clock)
     monkeypatch.setattr(fakes, "time", clock)
     delays = {name: _always(ms) for name, ms in INJECTED_MS.items()} | {stage: _stall(usual_ms / 1e3)}
-    timings, recorder, injected = _turned(delays, FRAMES)
-    _check(timings, recorder, injected, (*PERCENTS, 99.5))
-    assert sorted(set(injected[stage])) == [usual_ms, 200]
+    timings, recorder, truths = _turned(delays, FRAMES)
+    _check(timings, recorder, truths, (*PERCENTS, 99.5))
+    assert sorted(set(truths[stage].least)) == sorted(set(truths[stage].most)) == [usual_ms, 200]
     assert recorder.spreads((50.0,))[stage].max == 200
 
 
 def _check(
-    timings: Timings, recorder: StageRecorder, injected: dict[str, Any], percents: tuple[float, ...]
+    timings: Timings, recorder: StageRecorder, truths: dict[str, Truth], percents: tuple[float, ...]
 ) -> None:
-    """Rows and histograms both, at every percentile, of what the same clock says was injected."""
+    """Rows and histograms both: the rows frame by frame, to the nanosecond, so at every percentile too."""
     assert all((timings.columns[stage] >= 0).all() for stage in STAGES)
-    for stage, truth_ms in injected.items():
-        wanted = percentiles(truth_ms, percents)
-        rows = percentiles(timings.columns[stage] / 1e6, percents)
-        counted = [recorder._stages[stage].percentile_ns(percent) / 1e6 for percent in percents]
-        for percent, true, of_rows, of_histogram in zip(percents, wanted, rows, counted, strict=True):
-            assert close(of_rows, true), (stage, percent, of_rows, true)
-            assert close(of_histogram, true), (stage, percent, of_histogram, true)
+    for stage, truth in truths.items():
+        rows = timings.columns[stage] / 1e6
+        assert (truth.least <= rows).all(), stage
+        assert (rows <= truth.most).all(), stage
+        for percent in percents:
+            counted = recorder._stages[stage].percentile_ns(percent) / 1e6
+            assert close(counted, float(percentiles(rows, [percent])[0])), (stage, percent)
+        # What lies between is next to nothing, but where the machine took the processor away.
+        if stage != "preprocess":  # before which the thread may have to be woken
+            assert close(*(float(np.median(side)) for side in (truth.most, truth.least))), stage
 
 
 def test_the_sum_of_the_stages_is_the_age_of_every_frame() -> None:
@@ -193,7 +217,7 @@ def test_an_open_loop_shows_the_stall_that_a_closed_one_hides() -> None:
     """One stall of 200 ms at 100 frames a second: some 20 frames are late, not one."""
     stall = {"infer": lambda index: 0.2 if index == 100 else 0.001}
     closed, _, _ = measured(stall, 200)
-    opened, _, injected = measured(stall, 200, rate=100.0)
+    opened, _, truths = measured(stall, 200, rate=100.0)
     of_closed, of_open = (np.array(sum(t.columns[s] for s in STAGES)) / 1e6 for t in (closed, opened))
     late_closed, late_open = (of_closed > 50).sum(), (of_open > 50).sum()
     # Closed: the frame itself and those that were already in the ring, decoded ahead; no others.
@@ -203,7 +227,7 @@ def test_an_open_loop_shows_the_stall_that_a_closed_one_hides() -> None:
     # The backlog is waiting, whatever stage caused it.
     waited = opened.columns["wait"][101:110] / 1e6
     assert (waited > 50).all()
-    assert close(opened.columns["infer"].max() / 1e6, injected["infer"].max())
+    assert truths["infer"].least.max() <= opened.columns["infer"].max() / 1e6 <= truths["infer"].most.max()
 
 
 @pytest.mark.slow
@@ -247,10 +271,9 @@ def test_a_clock_that_is_stepped_back_an_hour_changes_nothing(monkeypatch: pytes
     real, calls = time.time, iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: real() - 3600 * (next(calls) % 2))
     monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
-    timings, _, injected = measured({"infer": lambda _: 0.002}, 60)
-    assert percentiles(timings.columns["infer"] / 1e6, [50])[0] == pytest.approx(
-        np.median(injected["infer"]), abs=0.2
-    )
+    timings, _, truths = measured({"infer": lambda _: 0.002}, 60)
+    assert (truths["infer"].least <= timings.columns["infer"] / 1e6).all()
+    assert (timings.columns["infer"] / 1e6 <= truths["infer"].most).all()
     assert timings.stages_ms[-1].max() < 10_000
 
 
