@@ -6,6 +6,7 @@ is only crop and resize, and they are done here, so that training and device can
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -89,11 +90,12 @@ def _moved(boxes: NDArray[np.float32], begin: Window, end: Window) -> NDArray[np
 class Halves:
     """A picture at 1/2, 1/4, 1/8 ... of its size, each made when it is first asked for.
 
-    The memory is kept for the next picture. Models that see the same frame share one of these: what one
-    has made is there for the next one.
+    The memory is kept for the next picture. Models that see the same frame share one of these, on whatever
+    threads: what one has made is there for the next one.
     """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._picture: Image | None = None
         self._kept: list[Image] = []
         self._made = 0
@@ -105,10 +107,10 @@ class Halves:
     def at(self, times: int) -> Image:
         """Halved so often; 0 is the picture itself. Valid until `begin`. An odd last row or column is left out."""
         assert self._picture is not None, "begin comes first"
-        while self._made < times:
-            picture = self._kept[self._made - 1] if self._made else self._picture
-            self._halve(picture)
-            self._made += 1
+        with self._lock:
+            while self._made < times:
+                self._halve(self._kept[self._made - 1] if self._made else self._picture)
+                self._made += 1
         return self._kept[times - 1] if times else self._picture
 
     def _halve(self, picture: Image) -> None:
