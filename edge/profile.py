@@ -74,7 +74,9 @@ def profile() -> None:
 @click.option("--threads", type=int, help="Threads of each model.")
 @click.option("--percentiles", default="50,90,99", show_default=True, help="Which, between 0 and 100.")
 @click.option("--rate", type=float, help="Frames a second, due at fixed times: queueing shows as age.")
-@click.option("--sweep", help="A run for each value: threads=1,2 or rate=10,20,30.")
+@click.option(
+    "--sweep", help="A run for each value: threads=1,2, rate=10,20,30, cameras=1,2,4 or batch=1,2,4."
+)
 @click.option(
     "--interleave", type=int, metavar="N", help="Two bundles or configs in turn, N rounds, and compare."
 )
@@ -114,7 +116,7 @@ def bundles(
             )
         _in_turn(_two(targets, options), plan, interleave, report)
         return
-    option = SweepOption.parse(sweep) if sweep else None
+    option = SweepOption.parse(sweep, rate) if sweep else None
     settings = _settings(targets).changed({}, frames=frames, **options)
     if predict:
         _predict(settings, predict, report)

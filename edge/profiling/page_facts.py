@@ -35,12 +35,16 @@ def load(report: Mapping[str, Any]) -> str:
 
 def _sweep(sweep: Mapping[str, Any]) -> str:
     points = sweep.get("points") or []
+    stage = "age" if not points or part(part(points[0], "stages_ms"), "age") else "infer"
     rows = []
     for point in points:
-        age = part(part(point, "stages_ms"), "age")
-        figures = (point.get("fps"), age.get("p50"), age.get("p99"))
-        rows.append((escape(str(point.get("value"))), *(ms(figure) for figure in figures)))
-    head = (str(sweep.get("option", "")), "frames a second", "age p50, ms", "age p99, ms")
+        found = part(part(point, "stages_ms"), stage)
+        figures = (point.get("fps"), found.get("p50"), found.get("p99"))
+        dropped = point.get("dropped")
+        share = [] if dropped is None else [f"{dropped:.0%}"]
+        rows.append((escape(str(point.get("value"))), *(ms(figure) for figure in figures), *share))
+    head = [str(sweep.get("option", "")), "frames a second", f"{stage} p50, ms", f"{stage} p99, ms"]
+    head += ["dropped"] if rows and len(rows[0]) > len(head) else []
     return f"<h2>By {escape(head[0])}</h2>" + table(head, rows) if rows else ""
 
 

@@ -57,12 +57,13 @@ class Memory(_Part):
 
 
 class SweepPoint(_Part):
-    """One run of a sweep."""
+    """One run of a sweep; of a batch, the frames are batches and `infer` is the only stage."""
 
     value: float | str
     n: int
     fps: float
     stages_ms: dict[str, Figures]
+    dropped: float | None = Field(default=None, description="of several cameras, share of the frames")
 
 
 class Sweep(_Part):

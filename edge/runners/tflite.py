@@ -14,24 +14,37 @@ from edge.protocols import Heads
 
 
 class TfliteRunner:
-    """One `.tflite` artefact, loaded from verified bytes; its input buffer is written in place."""
+    """One `.tflite` artefact, loaded from verified bytes; its input buffer is written in place.
 
-    def __init__(self, bundle: Bundle, precision: Precision, threads: int = 1) -> None:
+    Args:
+        threads: of this model.
+        batch: pictures at once; streams infer one at a time, `edge.profiling.batches` measures others.
+
+    Raises:
+        InputError: LiteRT refuses the file, or the batch.
+    """
+
+    def __init__(self, bundle: Bundle, precision: Precision, threads: int = 1, batch: int = 1) -> None:
         content = bundle.content(bundle.artefact("tflite", precision))
         try:
             with stderr_held_back():
                 self._interpreter = _interpreter_class()(model_content=content, num_threads=threads)
+                self._resize(batch)
                 self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{bundle.folder}: LiteRT cannot load the {precision} artefact: {error}"
-            ) from error
+            text = f"{bundle.folder}: LiteRT cannot load the {precision} artefact"
+            if batch > 1:
+                raise InputError(
+                    f"{text} for {batch} pictures at once: {error}. A layer of it fixes the batch, such as a "
+                    "Reshape to one row. Leave this model out, or take batch=1."
+                ) from error
+            raise InputError(f"{text}: {error}") from error
         self._input = self._interpreter.get_input_details()[0]
         names = [output.name for output in bundle.manifest.outputs]
         self._outputs = _by_name(self._interpreter, names, bundle)
 
     def infer(self, pixels: Image) -> Heads:
-        """uint8 (1, H, W, 3) RGB in; float32 heads out, fresh arrays."""
+        """uint8 (N, H, W, 3) RGB in, N being the batch; float32 heads out, fresh arrays."""
         self._write(pixels)
         self._interpreter.invoke()
         return {name: self._read(detail) for name, detail in self._outputs.items()}
@@ -39,6 +52,11 @@ class TfliteRunner:
     def close(self) -> None:
         """Free the interpreter."""
         self._interpreter = None
+
+    def _resize(self, batch: int) -> None:
+        detail = self._interpreter.get_input_details()[0]
+        if batch != detail["shape"][0]:
+            self._interpreter.resize_tensor_input(detail["index"], [batch, *detail["shape"][1:]])
 
     def _write(self, pixels: Image) -> None:
         # The view into the interpreter's memory must not outlive this call: invoke() refuses then.

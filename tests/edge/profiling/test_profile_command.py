@@ -88,6 +88,47 @@ def test_a_sweep_is_a_table_with_a_line_for_each_value(profile: Callable[..., An
     assert profile("--frames", 10, "--percentiles", "50", "--sweep", "threads=1,2").code == 0
 
 
+def test_a_sweep_of_cameras_is_that_of_the_daemon_and_tells_what_is_dropped(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    args = ("--source", f"{SOURCE}&fps=200", "--frames", 60, "--percentiles", "50", "--sweep", "cameras=1,2")
+    written = ("--json", tmp_path / "run.json", "--html", tmp_path / "run.html")
+    ended = command("profile", "cifar10-convnetjs", *args, *written)
+    assert ended.code == 0, ended.err
+    assert "Sweep of cameras, age in ms" in ended.out
+    found = read_report(tmp_path / "run.json").sweep
+    assert found is not None
+    assert [(point.value, point.stages_ms.keys() >= {"wait", "age"}) for point in found.points] == [
+        (1, True), (2, True),
+    ]  # fmt: skip
+    assert all(point.dropped is not None and 0 <= point.dropped < 1 for point in found.points)
+    assert "<th>dropped</th>" in (tmp_path / "run.html").read_text()
+
+
+def test_a_batch_is_inferred_at_once_where_the_artefact_can(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    args = ("--source", SOURCE, "--frames", 20, "--percentiles", "50", "--sweep", "batch=1,2")
+    ended = command("profile", "face-320x192", *args, "--json", tmp_path / "run.json")
+    assert ended.code == 0, ended.err
+    assert "Sweep of batch, infer in ms" in ended.out
+    found = read_report(tmp_path / "run.json").sweep
+    assert found is not None
+    one, two = (point.stages_ms["infer"]["mean"] or 0.0 for point in found.points)
+    assert two > one > 0
+    assert found.points[1].fps == pytest.approx(2e3 / two, rel=1e-3)
+    refused = command("profile", "cifar10-base", *args)
+    assert refused.code == 2
+    assert "for 2 pictures at once" in refused.err
+    assert "A layer of it fixes the batch" in refused.err
+
+
+def test_a_batch_is_refused_for_artefacts_that_take_one_picture(profile: Callable[..., Any]) -> None:
+    ended = profile("--frames", 5, "--sweep", "batch=2")
+    assert ended.code == 2
+    assert "runs on onnx, whose artefacts take one picture at a time" in ended.err
+
+
 def test_two_bundles_in_turn(command: Callable[..., Any], colour_bundle: Path, tmp_path: Path) -> None:
     run = tmp_path / "run.json"
     ended = command(
@@ -153,7 +194,12 @@ def test_a_prediction_runs_nothing(command: Callable[..., Any], tmp_path: Path) 
         (("--percentiles", ""), "expected numbers between 0 and 100"),
         (("--rate", "0", "--frames", "10"), "The rate is 0: expected frames a second, above 0."),
         (("--rate", "nan", "--frames", "10"), "The rate is nan"),
-        (("--sweep", "thread=1"), "expected one of threads, decode_threads, backend, precision, rate"),
+        (
+            ("--sweep", "thread=1"),
+            "expected one of threads, decode_threads, backend, precision, rate, cameras",
+        ),
+        (("--sweep", "batch=0"), "0 is less than 1. Expected values as in threads=1,2."),
+        (("--rate", "500", "--sweep", "cameras=1"), "Leave --rate out."),
         (("--sweep", "thread=1"), "Did you mean 'threads'?"),
         (("--sweep", "threads=one"), "Expected values as in threads=1,2."),
         (("--interleave", "4"), "--interleave compares two bundles or configs, got 1"),
