@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 from edge.bundle import Bundle, Precision
 from edge.errors import BundleError, InputError, MissingPackageError
+from edge.machine import package_versions
 from edge.pixels import Image
 from edge.protocols import Heads
 
@@ -26,15 +30,13 @@ class OnnxRunner:
     def __init__(
         self, bundle: Bundle, precision: Precision, threads: int = 1, profile_prefix: str = ""
     ) -> None:
+        self._check_build()
         try:
             import onnxruntime
         except ImportError as error:
             raise MissingPackageError("onnxruntime", "onnx", "The backend onnx") from error
         if self.provider not in onnxruntime.get_available_providers():
-            raise InputError(
-                f"This ONNX Runtime ({onnxruntime.__version__}) has no {self.provider}: it is a build for "
-                "the CPU. On a Jetson take NVIDIA's wheel of onnxruntime-gpu for its JetPack."
-            )
+            raise InputError(_no_provider(self.provider))
         content = bundle.content(bundle.artefact("onnx", precision))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -61,6 +63,9 @@ class OnnxRunner:
                 f"{', '.join(held)}. Export the bundle anew."
             )
 
+    def _check_build(self) -> None:
+        """Raises InputError where the provider's library is not there, before anything is loaded."""
+
     def infer(self, pixels: Image) -> Heads:
         """uint8 (1, H, W, 3) RGB in; float32 heads out, fresh arrays."""
         return dict(zip(self._names, self._session.run(self._names, {self._input: pixels}), strict=True))
@@ -78,3 +83,18 @@ class OnnxCudaRunner(OnnxRunner):
     """The same on an NVIDIA GPU, through ONNX Runtime's CUDA provider."""
 
     provider = "CUDAExecutionProvider"
+
+    def _check_build(self) -> None:
+        # A daemon probes for CUDA on every machine: loading the build for the CPU would cost it 28 MB for nothing.
+        spec = find_spec("onnxruntime")
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            if not any(Path(folder, "capi").glob("*onnxruntime_providers_cuda*")):
+                raise InputError(_no_provider(self.provider))
+
+
+def _no_provider(provider: str) -> str:
+    version = package_versions(["onnxruntime"]).get("onnxruntime", "of another name")
+    return (
+        f"This ONNX Runtime ({version}) has no {provider}: it is a build for the CPU. "
+        "On a Jetson take NVIDIA's wheel of onnxruntime-gpu for its JetPack."
+    )

@@ -1,8 +1,10 @@
-"""In steady state a frame's way through the pipeline allocates next to nothing: all large memory is kept."""
+"""What the pipeline takes of memory: next to nothing anew for each frame, and little in all."""
 
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import tracemalloc
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +18,7 @@ from edge.config import StreamSettings
 from edge.frame import Frame
 from edge.pipeline import Limits, Pipeline
 from edge.profiler import StageRecorder
+from edge.profiling import memory
 from edge.profiling.sources import Repeated
 from edge.protocols import SourceInfo
 from edge.results import FrameResult
@@ -86,3 +89,37 @@ def test_no_frame_allocates_more_than_its_heads(clip: Path, tmp_path: Path, loss
     assert watch.frames == WARM_UP + FRAMES
     assert watch.peaks[WARM_UP:].max() <= MOST_A_FRAME
     assert watch.after[-1] - watch.after[WARM_UP - 1] <= MOST_THAT_STAY
+
+
+MOST_MB = 200.0
+"""Resident, MB of 10^6 bytes, of the daemon with both shipped models and one camera of 1280x720."""
+
+_SERVE = """
+import sys
+from edge.profiling.memory import resident_mb
+from sightline import main
+sys.argv = ["sightline", "run", sys.argv[1], "--quiet"]
+try:
+    main()
+finally:
+    print(resident_mb()[0])
+"""
+
+
+@pytest.mark.skipif(not memory.STATUS.is_file(), reason="the system tells no memory")
+def test_a_daemon_is_small(clip: Path, tmp_path: Path) -> None:
+    config = tmp_path / "door.toml"
+    config.write_text(f"""
+frames = 60
+[[cameras]]
+name = "door"
+source = "{clip}"
+reopen = true
+[web]
+port = 0
+[sinks.events]
+path = "{tmp_path / "events.sqlite"}"
+""")
+    done = subprocess.run([sys.executable, "-c", _SERVE, str(config)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.splitlines()[-1]) <= MOST_MB
