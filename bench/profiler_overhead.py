@@ -21,7 +21,7 @@ import numpy as np
 from edge.bundle import DEFAULT_BUNDLE
 from edge.cascade import Cascade
 from edge.config import StreamSettings
-from edge.frame import Frame
+from edge.frame import Frame, Laps
 from edge.pipeline import Limits, Pipeline
 from edge.profiler import StageRecorder
 from edge.protocols import SourceInfo
@@ -67,9 +67,12 @@ def record_alone_us(models: Cascade, times: int = 20_000) -> float:
     recorder, frame = StageRecorder(), Frame()
     for step in ("capture", "decode", "dequeue"):
         frame.stamps.mark(step)
+    at_ns = frame.stamps.dequeue
     for member in models.members:
-        frame.stamps.begin(member.name).lap("infer")
-    frame.stamps.finish_models()
+        frame.stamps.models[member.name] = laps = Laps(at_ns)
+        laps.lap("infer")
+        at_ns = laps.last_ns
+    frame.stamps.finish_models(frame.stamps.models.values())
     frame.stamps.mark("publish")
     begin_s = time.thread_time()
     for _ in range(times):

@@ -1,16 +1,19 @@
-"""The models of a stream: each frame goes through all of them, in their order."""
+"""The models of a stream: each frame goes through all of them, in their order or side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from edge.bundle import Bundle
 from edge.config import ModelInput, ModelSettings
 from edge.errors import InputError
 from edge.frame import Frame, Laps
 from edge.model import Model
+from edge.parallel import Choice, Crew, cores
 from edge.pixels import Halves, Image
 from edge.protocols import SourceInfo
 from edge.results import Classification, Faces, FrameResult, Result
@@ -55,6 +58,30 @@ class Seen:
     result: Result
 
 
+@dataclass(frozen=True)
+class Branch:
+    """What must run one after the other: a model of whole frames, and those of the faces that it finds."""
+
+    head: Member
+    of_faces: tuple[Member, ...] = ()
+
+
+@dataclass
+class BranchDone:
+    """What a branch says of a frame.
+
+    Attributes:
+        held_ms: how much older the frame is whose result this is; None where the model saw this one.
+        laps: by the model's name, in the order in which they ran; end_ns: when the last had ended.
+    """
+
+    name: str
+    result: Result
+    held_ms: float | None
+    laps: dict[str, Laps]
+    end_ns: int
+
+
 @dataclass
 class Stream:
     """What models remember of one camera.
@@ -74,30 +101,47 @@ class Stream:
         """The one of a detector."""
         return self.trackers.setdefault(name, Tracker())
 
+    def is_due(self, member: Member, capture_ns: int) -> bool:
+        """Whether a model sees the present frame."""
+        return member.is_due(self.seen.get(member.name), self.number, capture_ns)
+
 
 class Cascade:
     """Models in the order in which a frame goes through them; used by one thread.
+
+    Args:
+        parallel: models that need nothing of one another run on several threads, as far as there are cores;
+            None tries whether that is quicker, see `edge.parallel`.
 
     Raises:
         InputError: two of one name, or a model that wants faces without a detector before it.
 
     Attributes:
-        members: the models.
+        members: the models; choice: which way they run.
     """
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], parallel: bool | None = False) -> None:
         self.members = tuple(members)
-        self._detector_of = _detectors(self.members)
+        self._branches = _branches(self.members)
+        useful = min(len(self._branches), cores())
+        self.choice = Choice(parallel if useful > 1 else False)
+        self._crew: Crew[BranchDone] = Crew(useful - 1)
         self._streams: dict[str, Stream] = {}
         of_frames = [member for member in self.members if member.input == "frame"]
-        self._shared = (Halves(),) if len(of_frames) > 1 else ()
+        self._shared = Halves() if len(of_frames) > 1 else None
 
     @classmethod
-    def open(cls, settings: Sequence[ModelSettings], score_threshold: float | None = None) -> Cascade:
+    def open(
+        cls,
+        settings: Sequence[ModelSettings],
+        score_threshold: float | None = None,
+        parallel: bool | None = False,
+    ) -> Cascade:
         """Load the bundles; what was loaded is closed again when one of them fails.
 
         Args:
             score_threshold: of every detector that has none of its own; None takes the task's.
+            parallel: as of the class.
 
         Raises:
             InputError: as above, or a threshold without a detector. And whatever `Bundle.open` and
@@ -108,7 +152,7 @@ class Cascade:
             for wanted in settings:
                 members.append(_opened(wanted, score_threshold))
                 on_error.callback(members[-1].model.close)
-            cascade = cls(members)
+            cascade = cls(members, parallel)
             check_threshold(members, score_threshold)
             on_error.pop_all()
         return cascade
@@ -136,38 +180,28 @@ class Cascade:
 
         A model whose turn it is not leaves the frame alone; the result it gave before stands in its place.
         """
-        stream = self._streams.get(frame.camera) or Stream(follows=False)
+        stream, stamps = self._streams.get(frame.camera) or Stream(follows=False), frame.stamps
         stream.number += 1
-        for halves in self._shared:
-            halves.begin(frame.pixels)
-        results: dict[str, Result] = {}
-        held_ms: dict[str, float] = {}
-        for member in self.members:
-            last = stream.seen.get(member.name)
-            due = member.is_due(last, stream.number, frame.stamps.capture)
-            if member.input == "faces":
-                detector = self._detector_of[member.name]
-                # Faces that are held have their classes already, and lie elsewhere in this frame.
-                if due and detector not in held_ms:
-                    results[detector] = _of_faces(member, results[detector], frame)
-                    stream.seen[member.name] = Seen(stream.number, frame.stamps.capture, results[detector])
-            elif due or last is None:
-                results[member.name] = _of_frame(member, frame, stream, *self._shared)
-            else:
-                results[member.name] = last.result
-                held_ms[member.name] = (frame.stamps.capture - last.capture_ns) / 1e6
-        self._remember(stream, results, held_ms, frame.stamps.capture)
-        frame.stamps.finish_models()
-        return FrameResult(results, held_ms)
+        if self._shared is not None:
+            self._shared.begin(frame.pixels)
+        several = sum(stream.is_due(branch.head, stamps.capture) for branch in self._branches) > 1
+        side_by_side = several and self.choice.next()  # a helper is not woken for nothing
+        jobs = [partial(_run_branch, branch, frame, stream, self._shared) for branch in self._branches]
+        threads = self._crew.run(jobs, stamps.dequeue, side_by_side)
+        if several:
+            self.choice.took(side_by_side, time.monotonic_ns() - stamps.dequeue)
+        longest = max(filter(None, threads), key=lambda thread: thread[-1].end_ns)
+        stamps.finish_models(laps for done in longest for laps in done.laps.values())
+        found = {done.name: done for thread in threads for done in thread}
+        in_order = [found[branch.head.name] for branch in self._branches]
+        for done in in_order:
+            stamps.models.update(done.laps)
+        held_ms = {done.name: done.held_ms for done in in_order if done.held_ms is not None}
+        return FrameResult({done.name: done.result for done in in_order}, held_ms)
 
-    def _remember(
-        self, stream: Stream, results: Mapping[str, Result], held_ms: Mapping[str, float], capture_ns: int
-    ) -> None:
-        """Only of models that may pass over a frame."""
-        for member in self.members:
-            passes_over = member.interval > 1 or member.every_s > 0
-            if passes_over and member.input == "frame" and member.name not in held_ms:
-                stream.seen[member.name] = Seen(stream.number, capture_ns, results[member.name])
+    def rest(self) -> None:
+        """End the helpers' threads; models stay loaded, and the next frame begins new ones."""
+        self._crew.close()
 
     @property
     def title(self) -> str:
@@ -179,6 +213,7 @@ class Cascade:
 
     def close(self) -> None:
         """Free the models' memory."""
+        self.rest()
         for member in self.members:
             member.model.close()
 
@@ -213,34 +248,35 @@ def _opened(settings: ModelSettings, score_threshold: float | None) -> Member:
     return member_of(settings, model)
 
 
-def _detectors(members: Sequence[Member]) -> dict[str, str]:
-    """By the name of each model that wants faces, that of the detector which finds them."""
-    found: dict[str, str] = {}
-    detector, names = "", set()
+def _branches(members: Sequence[Member]) -> tuple[Branch, ...]:
+    """What can run side by side; raises InputError as `Cascade` does."""
+    found: list[Branch] = []
+    detector, names = -1, set()
     for member in members:
         if member.name in names:
             raise InputError(f"Two models are called '{member.name}'. Give one of them another `name`.")
         names.add(member.name)
         if member.input == "faces":
-            _check_takes_faces(member, detector)
-            found[member.name] = detector
-        elif member.model.finds_faces:
-            detector = member.name
-    return found
+            _check_takes_faces(member, found[detector].head if detector >= 0 else None)
+            found[detector] = Branch(found[detector].head, (*found[detector].of_faces, member))
+        else:
+            detector = len(found) if member.model.finds_faces else detector
+            found.append(Branch(member))
+    return tuple(found)
 
 
-def _check_takes_faces(member: Member, detector: str) -> None:
+def _check_takes_faces(member: Member, detector: Member | None) -> None:
     if member.model.finds_faces:
         raise InputError(f"'{member.name}' finds faces itself: its input is the frame, not \"faces\".")
-    if not detector:
+    if detector is None:
         raise InputError(
             f"'{member.name}' has input = \"faces\", but no detector stands before it to find them. "
             'Put a [[models]] table with a face bundle first, or take input = "frame".'
         )
 
 
-def _timed(model: Model, pixels: Image, laps: Laps, *shared: Halves) -> Result:
-    prepared = model.prepare(pixels, *shared)
+def _timed(model: Model, pixels: Image, laps: Laps, shared: Halves | None = None) -> Result:
+    prepared = model.prepare(pixels, shared)
     laps.lap("preprocess")
     heads = model.infer(prepared)
     laps.lap("infer")
@@ -249,24 +285,45 @@ def _timed(model: Model, pixels: Image, laps: Laps, *shared: Halves) -> Result:
     return result
 
 
-def _of_frame(member: Member, frame: Frame, stream: Stream, *shared: Halves) -> Result:
-    """What the model says of the whole frame; faces with their tracks."""
-    laps = frame.stamps.begin(member.name)
-    result = _timed(member.model, frame.pixels, laps, *shared)
+def _run_branch(
+    branch: Branch, frame: Frame, stream: Stream, shared: Halves | None, begin_ns: int
+) -> BranchDone:
+    """On any thread, at the same time as other branches of the frame."""
+    head, capture_ns = branch.head, frame.stamps.capture
+    last = stream.seen.get(head.name)
+    if last is not None and not stream.is_due(head, capture_ns):
+        # Faces that are held have their classes already, and lie elsewhere in this frame.
+        return BranchDone(head.name, last.result, (capture_ns - last.capture_ns) / 1e6, {}, begin_ns)
+    laps = {head.name: Laps(begin_ns)}
+    result, end_ns = _of_frame(head, frame, stream, shared, laps[head.name])
+    for member in branch.of_faces:
+        if stream.is_due(member, capture_ns):
+            laps[member.name] = Laps(end_ns)
+            result, end_ns = _of_faces(member, result, frame, laps[member.name])
+            stream.seen[member.name] = Seen(stream.number, capture_ns, result)
+    if head.interval > 1 or head.every_s > 0:
+        stream.seen[head.name] = Seen(stream.number, capture_ns, result)
+    return BranchDone(head.name, result, None, laps, end_ns)
+
+
+def _of_frame(
+    member: Member, frame: Frame, stream: Stream, shared: Halves | None, laps: Laps
+) -> tuple[Result, int]:
+    """What the model says of the whole frame; faces with their tracks. And when it had ended."""
+    result = _timed(member.model, frame.pixels, laps, shared)
     if isinstance(result, Faces) and stream.follows:
         result = result.tracked(stream.tracker(member.name).update(result.boxes))
         laps.lap("postprocess")
-    return result
+    return result, laps.last_ns
 
 
-def _of_faces(member: Member, faces: Result, frame: Frame) -> Faces:
-    """The faces with what the model says of each one's crop."""
+def _of_faces(member: Member, faces: Result, frame: Frame, laps: Laps) -> tuple[Faces, int]:
+    """The faces with what the model says of each one's crop. And when it had ended."""
     assert isinstance(faces, Faces), "a detector was found for it"
-    laps = frame.stamps.begin(member.name)
     found_crops = crops(faces, frame.pixels, member.most_faces)
     results = (_timed(member.model, crop, laps) for crop in found_crops)
     found = tuple(result for result in results if isinstance(result, Classification))
-    return faces.classified(member.name, found)
+    return faces.classified(member.name, found), laps.last_ns
 
 
 def crops(faces: Faces, pixels: Image, most: int) -> Iterator[Image]:

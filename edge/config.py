@@ -5,6 +5,8 @@ model = "cifar10-base"          # a bundle's folder, or a shipped one by name
 backend = "auto"
 precision = "auto"
 threads = 1                     # of the model
+parallel_models = true          # side by side where they need nothing of one another; false: one after the
+                                # other. Left out, both ways are tried and the quicker one is kept
 decode_threads = 1              # of a video's decoder
 lossless = false
 seconds = 10.0                  # or frames = 300; without either: until the source ends
@@ -192,12 +194,14 @@ class StreamSettings(_Settings):
         score_threshold: of every detector that has none of its own.
         cameras: in place of `source`; with them, or with `web`, `sightline run` is a daemon.
         max_age_ms: of a camera that says nothing else; None processes frames of any age.
+        parallel_models: run models side by side; None tries whether that is quicker, see `edge.parallel`.
         build_plans: of several cameras, build TensorRT plans that are missing, while others serve.
     """
 
     source: str = "demo://"
     cameras: tuple[CameraSettings, ...] = ()
     max_age_ms: float | None = Field(default=None, gt=0)
+    parallel_models: bool | None = None
     build_plans: bool = True
     model: str | None = None
     models: tuple[ModelTable, ...] = ()

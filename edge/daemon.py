@@ -238,6 +238,7 @@ class Daemon:
             self.state.change_model(job.model, building="", refused=refused)
             return
         model.member.model.switch(switch.runner, backend, precision).close()
+        self._models.cascade.choice.try_again()
         self.state.change_model(
             job.model, backend=backend, precision=precision, building="", switches=facts.switches + 1
         )

@@ -7,6 +7,7 @@ neighbours are the stages' durations and add up to the age. Wall-clock time is f
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -30,7 +31,7 @@ class Laps:
     """Divides what one model takes of a frame among its stages, without a gap.
 
     Attributes:
-        last_ns: the end of the previous lap, on the monotonic clock.
+        last_ns: the end of the previous lap, on the monotonic clock; at first the model's begin.
         spent_ns: by stage (`MODEL_STAGES`); a stage may have several laps, one for each face.
     """
 
@@ -42,6 +43,11 @@ class Laps:
         now_ns = time.monotonic_ns()
         self.spent_ns[stage] += now_ns - self.last_ns
         self.last_ns = now_ns
+
+    @property
+    def begin_ns(self) -> int:
+        """When its time began."""
+        return self.last_ns - sum(self.spent_ns.values())
 
     def stages_ms(self) -> dict[str, float]:
         """Duration by stage (`MODEL_STAGES`) in milliseconds."""
@@ -57,7 +63,8 @@ class Stamps:
             none. Its drift against the monotonic clock shows what waits upstream, see `edge.backlog`.
         models: by name, what each model took of the stages in `MODEL_STAGES`. With several models those
             stages are sums: their stamps stand where they would if all models did one stage after
-            the other, so that the stages still add up to the age, to the nanosecond.
+            the other, so that the stages still add up to the age, to the nanosecond. Of models that ran
+            side by side, on several threads, the sum is that of the thread which was done last.
     """
 
     capture: int = 0
@@ -70,17 +77,14 @@ class Stamps:
     media: int | None = None
     models: dict[str, Laps] = field(default_factory=dict)
 
-    def begin(self, model: str) -> Laps:
-        """The laps of the next model; its time begins where the previous one's ended."""
-        last_ns = next(reversed(self.models.values())).last_ns if self.models else self.dequeue
-        self.models[model] = Laps(last_ns)
-        return self.models[model]
+    def finish_models(self, path: Iterable[Laps]) -> None:
+        """Stamp preprocess, infer and postprocess from laps, each of which began when the one before it ended.
 
-    def finish_models(self) -> None:
-        """Stamp preprocess, infer and postprocess from the laps of all models."""
-        at_ns = self.dequeue
+        The first one began with `dequeue`.
+        """
+        laps, at_ns = list(path), self.dequeue
         for stage in MODEL_STAGES:
-            at_ns += sum(laps.spent_ns[stage] for laps in self.models.values())
+            at_ns += sum(lap.spent_ns[stage] for lap in laps)
             setattr(self, stage, at_ns)
 
     def mark(self, step: str) -> None:

@@ -90,7 +90,9 @@ def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
             results up to then.
     """
     source = open_source(resolved(settings.source), settings.decode_threads)
-    with closing(Cascade.open(settings.chosen(), settings.score_threshold)) as models:
+    with closing(
+        Cascade.open(settings.chosen(), settings.score_threshold, settings.parallel_models)
+    ) as models:
         recorder = StageRecorder(settings.sinks.latency, described(settings, models))
         sinks = [*_sinks(settings, models.title), recorder]
         limits = Limits(settings.seconds, settings.frames)

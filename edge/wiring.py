@@ -66,12 +66,13 @@ class Models:
                     on_error.callback(loaded[-1].member.model.close)
             members = [model.member for model in loaded]
             check_threshold(members, settings.score_threshold)
-            cascade = Cascade(members)
+            cascade = Cascade(members, settings.parallel_models)
             on_error.pop_all()
         return cls(tuple(loaded), cascade)
 
     def close_all_but(self, others: Models | None = None) -> None:
-        """Close the models that are not among `others`."""
+        """Close the models that are not among `others`, and the threads of this cascade."""
+        self.cascade.rest()
         kept = [id(model) for model in others.loaded] if others is not None else []
         for model in self.loaded:
             if id(model) not in kept:

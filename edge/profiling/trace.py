@@ -10,12 +10,12 @@ another tool on the same clock can be laid beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 from edge.errors import InputError
-from edge.frame import MODEL_STAGES, Frame
+from edge.frame import MODEL_STAGES, Frame, Laps
 from edge.protocols import SourceInfo
 from edge.results import FrameResult
 from edge.sinks.pending import PendingFile
@@ -23,8 +23,8 @@ from edge.sinks.pending import PendingFile
 MOST_BYTES = 1_000_000_000
 """Of one file: browsers open no larger ones."""
 
-PROCESS, DECODING, INFERENCE = 1, 1, 2
-"""Numbers of the process and of its two rows."""
+PROCESS, DECODING, INFERENCE, BESIDE = 1, 1, 2, 3
+"""Numbers of the process and of its rows; from `BESIDE` on those of models that ran side by side with others."""
 
 _HEAD = '{"displayTimeUnit":"ms","traceEvents":[\n'
 _TAIL = '\n],"otherData":%s}\n'
@@ -173,18 +173,30 @@ class _Rows:
 
 def _inference(frame: Frame) -> Iterator[str]:
     """The stages; of several models each one's, inside the model's own bar, then what publishing took."""
-    models, at_ns = frame.stamps.models, frame.stamps.dequeue
-    for name, laps in models.items():
+    models = frame.stamps.models
+    rows = _rows(models.values())
+    for (name, laps), row in zip(models.items(), rows, strict=True):
+        at_ns = laps.begin_ns
         if len(models) > 1:
-            end_ns = at_ns + sum(laps.spent_ns.values())
-            yield _complete(name, INFERENCE, at_ns, end_ns)
+            yield _complete(name, row, at_ns, laps.last_ns)
         for stage in MODEL_STAGES:
             # A model of crops has several laps of each stage in turn: they are drawn as one, their sum.
-            yield _complete(stage, INFERENCE, at_ns, at_ns + laps.spent_ns[stage])
+            yield _complete(stage, row, at_ns, at_ns + laps.spent_ns[stage])
             at_ns += laps.spent_ns[stage]
     if not models:
         yield from _stages_alone(frame)
     yield _complete("publish", INFERENCE, frame.stamps.postprocess, frame.stamps.publish)
+
+
+def _rows(models: Iterable[Laps]) -> list[int]:
+    """The row of each model: models that ran side by side cannot share one."""
+    free_ns: list[int] = []
+    found = []
+    for laps in models:
+        place = next((i for i, ns in enumerate(free_ns) if ns <= laps.begin_ns), len(free_ns))
+        free_ns[place:] = [laps.last_ns, *free_ns[place + 1 :]]
+        found.append(INFERENCE if place == 0 else BESIDE + place - 1)
+    return found
 
 
 def _stages_alone(frame: Frame) -> Iterator[str]:

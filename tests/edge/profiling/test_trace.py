@@ -33,10 +33,11 @@ def frame_of(index: int, models: tuple[str, ...] = ("faces",)) -> Frame:
     for step, at in zip(STEPS, (1, 3, 6, 10, 15, 21), strict=True):
         setattr(frame.stamps, step, begin + at * MS + 7)
     stages = dict(zip(MODEL_STAGES, (3 * MS, 4 * MS, 5 * MS), strict=True))
+    at_ns = frame.stamps.dequeue
     for name in models:
-        laps = Laps(0)
+        laps = frame.stamps.models[name] = Laps(at_ns)
         laps.spent_ns = {stage: ns // len(models) for stage, ns in stages.items()}
-        frame.stamps.models[name] = laps
+        at_ns = laps.last_ns = at_ns + sum(laps.spent_ns.values())
     return frame
 
 
@@ -114,6 +115,15 @@ def test_each_model_has_its_own_bar(tmp_path: Path) -> None:
     assert faces["dur"] == masks["dur"] == 6000
     assert masks["ts"] == faces["ts"] + faces["dur"]
     assert [event["dur"] for event in bars(events, "preprocess")] == [1500, 1500]
+
+
+def test_models_side_by_side_have_rows_of_their_own(tmp_path: Path) -> None:
+    frame, path = frame_of(0, ("faces", "masks")), tmp_path / "trace.json"
+    masks = frame.stamps.models["masks"]
+    masks.last_ns -= masks.begin_ns - frame.stamps.dequeue
+    trace_of(path, [frame])
+    rows = {name: {bar["tid"] for bar in bars(events_of(path), name)} for name in ("faces", "masks", "infer")}
+    assert rows == {"faces": {2}, "masks": {3}, "infer": {2, 3}}
 
 
 def test_a_frame_without_laps_has_its_stages(tmp_path: Path) -> None:

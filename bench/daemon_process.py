@@ -1,0 +1,137 @@
+"""What `bench/faults_daemon.py` stands on: a daemon in a process of its own, and what its processes hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from faults_camera import children, wait_until
+
+ROOT = Path(__file__).parents[1]
+END_S = 10.0
+"""A daemon that does not end within this time is killed."""
+
+_URL = re.compile(r"The page is at (\S+)/")
+
+
+class Daemon:
+    """`sightline run CONFIG`, in a folder that takes its configuration and what it prints.
+
+    Args:
+        folder: exists; config: the TOML text; environment: beside this process's own.
+
+    Attributes:
+        folder: as given; started_s: when it was started, on the monotonic clock.
+    """
+
+    def __init__(self, folder: Path, config: str, environment: dict[str, str] | None = None) -> None:
+        self.folder, self._config = folder, config
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+        self._environment |= environment or {}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.started_s = 0.0
+
+    def __enter__(self) -> Daemon:
+        (self.folder / "run.toml").write_text(self._config)
+        command = [sys.executable, "-m", "sightline", "run", "run.toml"]
+        with open(self.folder / "out.txt", "wb") as out, open(self.folder / "err.txt", "wb") as err:
+            self.started_s = time.monotonic()
+            self._process = subprocess.Popen(
+                command, stdout=out, stderr=err, cwd=self.folder, env=self._environment
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end()
+
+    @property
+    def pid(self) -> int:
+        """Of the daemon itself."""
+        assert self._process is not None, "it is used in a `with`"
+        return self._process.pid
+
+    @property
+    def printed(self) -> str:
+        """What it has said so far, standard error included."""
+        return "".join((self.folder / name).read_text(errors="replace") for name in ("out.txt", "err.txt"))
+
+    def wait_printed(self, text: str, patience_s: float = 30.0) -> float:
+        """When it had printed this, on the monotonic clock; raises GaveUp."""
+        return wait_until(lambda: text in self.printed, patience_s)
+
+    def end(self) -> tuple[float, int]:
+        """SIGTERM; the seconds that it took to end, and its exit code (-9 where it had to be killed)."""
+        assert self._process is not None, "it is used in a `with`"
+        begin_s = time.monotonic()
+        self._process.terminate()
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        return time.monotonic() - begin_s, code
+
+    def asked(self, path: str) -> bytes:
+        """What its page answers to GET; an error answer's body as well."""
+        found = _URL.search(self.printed)
+        assert found, "the configuration has a table [web]"
+        try:
+            with urllib.request.urlopen(found[1] + path, timeout=10) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as refused:
+            return refused.read()
+
+    def state(self) -> dict[str, Any]:
+        """What its page says of the moment."""
+        found: dict[str, Any] = json.loads(self.asked("/api/v1/state"))
+        return found
+
+    def processes(self) -> set[int]:
+        """The daemon, its children, and theirs."""
+        found, new = {self.pid}, {self.pid}
+        while new:
+            new = {child for parent in new for child in children(parent)} - found
+            found |= new
+        return found
+
+
+@dataclass(frozen=True)
+class Held:
+    """What processes hold together.
+
+    Attributes:
+        pss_mb: memory, shared pages in proportion, MB of 10^6 bytes; own_pss_mb: of the first process alone.
+    """
+
+    pss_mb: float
+    own_pss_mb: float
+    descriptors: int
+    threads: int
+    processes: int
+
+    @classmethod
+    def by(cls, daemon: Daemon) -> Held:
+        """By a daemon and all that it started."""
+        pids = daemon.processes()
+        pss = {pid: _pss_mb(pid) for pid in pids}
+        descriptors = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+        threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
+        return cls(sum(pss.values()), pss[daemon.pid], descriptors, threads, len(pids))
+
+
+def _pss_mb(pid: int) -> float:
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s*(\d+) kB", text, re.MULTILINE)
+    assert found, text
+    return int(found[1]) * 1024 / 1e6

@@ -1,0 +1,290 @@
+"""A daemon under faults: how soon it serves and ends, what it keeps, and what it tells.
+
+    python bench/faults_daemon.py [cold] [sigterm] [reconnects] [secrets] [--n 50] [--json FILE]
+
+Each row starts `sightline run` as a process of its own, and real RTSP cameras where it needs any:
+
+    cold        from the start of the process to the first result, with LiteRT (`cold-one`: one model alone)
+    sigterm     SIGTERM at any moment while it streams two cameras into four sinks and a page: how long it
+                takes to end; exit code 0 and no process of it left, or the round has failed
+    reconnects  four cameras that are cut, or fall silent each fifth time, once in nine seconds: memory (PSS of all
+                processes), descriptors and threads after each round; n is the number of rounds
+    secrets     n addresses with secrets of all shapes: where one of them is seen in what the daemon prints,
+                writes, answers and has in its arguments
+
+Ends with 1 when a target was missed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from daemon_process import ROOT, Daemon, Held
+from faults_camera import GaveUp, Server, wait_until
+from secret_shapes import CAMERAS_AT_ONCE, found_in, leaky_config
+
+from edge.files import write_text
+
+DEMO = '[[cameras]]\nname = "demo"\nsource = "demo://?width=640&height=360"\n'
+NO_PLANS = "build_plans = false\n"
+EVERY_S = 9.0
+"""Between two reconnects: 200 take 30 minutes."""
+
+SETTLE_S = 1.0
+HALF_OPEN_EVERY = 5
+GROWTH_MB, TERM_S, COLD_S = 2.0, 1.0, 1.0
+
+
+def cold(n: int) -> dict[str, Any]:
+    """Both shipped models."""
+    return _cold(n, NO_PLANS + DEMO)
+
+
+def cold_one(n: int) -> dict[str, Any]:
+    """One model alone."""
+    return _cold(n, NO_PLANS + 'model = "face-320x192"\n' + DEMO)
+
+
+def _cold(n: int, config: str) -> dict[str, Any]:
+    seconds = []
+    for _ in range(n):
+        with _folder() as folder, Daemon(folder, config) as daemon:
+            seconds.append(daemon.wait_printed("cameras live") - daemon.started_s)
+    return _spread(seconds, COLD_S)
+
+
+def sigterm(n: int) -> dict[str, Any]:
+    """Two cameras, one of them with a decoder of its own, and everything that writes."""
+    seconds: list[float] = []
+    failed = []
+    with Server((640, 360)) as server:
+        for _ in range(n):
+            took_s, complaint = _one_end(server)
+            seconds.append(took_s)
+            failed += [complaint] if complaint else []
+    return _spread(seconds, TERM_S) | {"failed": failed}
+
+
+def _one_end(server: Server) -> tuple[float, str]:
+    with _folder() as folder, Daemon(folder, NO_PLANS + _rtsp("door", server.uri) + DEMO + SINKS) as daemon:
+        daemon.wait_printed("2 of 2 cameras live")
+        time.sleep(random.random())
+        processes = daemon.processes()
+        took_s, code = daemon.end()
+        left = [pid for pid in processes if os.path.exists(f"/proc/{pid}")]
+        lines = (folder / "results.jsonl").read_bytes()
+        whole = not lines or (lines.endswith(b"\n") and all(json.loads(line) for line in lines.splitlines()))
+        wrong = {"exit code": code, "left behind": left, "half a line": not whole}
+        return took_s, ", ".join(f"{name} {value}" for name, value in wrong.items() if value)
+
+
+SINKS = """
+[sinks]
+jsonl = "results.jsonl"
+latency = "latency.json"
+[sinks.events]
+path = "events.sqlite"
+[sinks.snapshots]
+folder = "snapshots"
+[web]
+port = 0
+"""
+
+
+def reconnects(n: int) -> dict[str, Any]:
+    """Four cameras behind one proxy."""
+    with Server((320, 240)) as server, _proxy(server) as (address, tell), _folder() as folder:
+        cameras = "".join(_rtsp(f"camera-{i}", f"rtsp://{address}/stream") for i in range(4))
+        config = f'{NO_PLANS}model = "face-320x192"\n{cameras}[sinks]\nterminal = false\n[web]\nport = 0\n'
+        with Daemon(folder, config) as daemon:
+            daemon.wait_printed("The page is at")
+            wait_until(lambda: _live(daemon) == 4)
+            held = [_one_reconnect(daemon, tell, number) for number in range(n)]
+            lost = daemon.state()["cameras"]
+    return _growth(held) | {"reconnects": [camera["reconnects"] for camera in lost]}
+
+
+def _one_reconnect(daemon: Daemon, tell: Callable[[str], None], number: int) -> Held:
+    begin_s = time.monotonic()
+    before = _reconnects(daemon)
+    if number % HALF_OPEN_EVERY == HALF_OPEN_EVERY - 1:
+        tell("half-open")
+        time.sleep(3.0)
+        tell("pass")
+    else:
+        tell("cut")
+    wait_until(lambda: all(now > then for now, then in zip(_reconnects(daemon), before, strict=True)))
+    wait_until(lambda: _live(daemon) == 4)
+    time.sleep(max(SETTLE_S, begin_s + EVERY_S - time.monotonic()))
+    return Held.by(daemon)
+
+
+def _reconnects(daemon: Daemon) -> list[int]:
+    return [camera["reconnects"] for camera in daemon.state()["cameras"]]
+
+
+def _live(daemon: Daemon) -> int:
+    return sum(camera["state"] == "live" for camera in daemon.state()["cameras"])
+
+
+def _growth(held: list[Held]) -> dict[str, Any]:
+    """Between a quarter and the end; medians of eleven rounds, and of the single rounds beside them."""
+    quarter = len(held) // 4
+
+    def around(middle: int, value: Callable[[Held], float]) -> float:
+        return statistics.median(value(h) for h in held[max(0, middle - 6) : middle + 5])
+
+    pss = {
+        name: around(len(held) - 5, value) - around(quarter, value)
+        for name, value in (("all", lambda h: h.pss_mb), ("daemon", lambda h: h.own_pss_mb))
+    }
+    late = held[quarter:]
+    same = {
+        name: sorted({getattr(h, name) for h in late}) for name in ("descriptors", "threads", "processes")
+    }
+    return {
+        "n": len(held),
+        "pss_mb_at_a_quarter": held[quarter - 1].pss_mb,
+        "pss_mb_at_the_end": held[-1].pss_mb,
+        "growth_mb": pss,
+        **same,
+        "passed": pss["all"] <= GROWTH_MB and len(same["descriptors"]) == len(same["threads"]) == 1,
+        "rounds": [asdict(h) for h in held],
+    }
+
+
+def secrets(n: int) -> dict[str, Any]:
+    """Daemons of some cameras each, until there were n addresses."""
+    seen: dict[str, list[str]] = {}
+    looked = 0
+    for first in range(0, n, CAMERAS_AT_ONCE):
+        with _folder() as folder:
+            config, environment, markers = leaky_config(folder, range(first, min(n, first + CAMERAS_AT_ONCE)))
+            with Daemon(folder, config, environment) as daemon:
+                places = _places(daemon)
+            places |= {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".toml"}
+        looked += sum(map(len, places.values()))
+        for place, marker in found_in(places, markers):
+            seen.setdefault(place, []).append(marker)
+    return {"n": n, "bytes_looked_at": looked, "seen": seen, "passed": not seen}
+
+
+ROUTES = (
+    *("/", "/metrics", "/api/openapi.json", "/readyz", "/api/v1/nothing", "/snapshot/c0.jpg"),
+    *(
+        f"/api/v1/{name}"
+        for name in ("state", "cameras", "models", "latency", "settings", "device", "events")
+    ),
+)
+
+
+def _places(daemon: Daemon) -> dict[str, bytes]:
+    """What can be read of a running daemon, once each camera has failed or been lost."""
+    daemon.wait_printed("The page is at")
+    arguments = b""
+
+    def all_failed() -> bool:
+        nonlocal arguments
+        arguments += _arguments(daemon)
+        return all(camera["last_error"] for camera in daemon.state()["cameras"])
+
+    wait_until(all_failed, 120.0)
+    (daemon.folder / "run.toml").write_text((daemon.folder / "run.toml").read_text() + "nonsense = 1\n")
+    os.kill(daemon.pid, 1)
+    wait_until(lambda: daemon.state()["reloads"]["refused"])
+    return {route: daemon.asked(route) for route in ROUTES} | {"arguments": arguments}
+
+
+def _arguments(daemon: Daemon) -> bytes:
+    found = b""
+    for pid in daemon.processes():
+        try:
+            found += Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _proxy(server: Server) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A fault proxy before the server: its address, and what gives it commands."""
+    target = server.uri.removeprefix("rtsp://").partition("/")[0]
+    command = [sys.executable, "-m", "edge.fault_proxy", "--to", target]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        reading, writing = process.stdout, process.stdin
+
+        def tell(text: str) -> None:
+            print(text, file=writing, flush=True)
+            reading.readline()
+
+        yield f"127.0.0.1:{json.loads(reading.readline())['listens']}", tell
+        print("quit", file=writing, flush=True)
+
+
+def _rtsp(name: str, uri: str) -> str:
+    return f'[[cameras]]\nname = "{name}"\nsource = "{uri}"\n'
+
+
+def _spread(seconds: list[float], target_s: float) -> dict[str, Any]:
+    figures = {name: float(np.percentile(seconds, q)) for name, q in QUANTILES.items()}
+    passed = figures["p99"] <= target_s
+    return {"n": len(seconds), **figures, "target": target_s, "passed": passed, "seconds": seconds}
+
+
+QUANTILES = {"median": 50, "p95": 95, "p99": 99, "worst": 100}
+
+ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "cold": cold,
+    "cold-one": cold_one,
+    "sigterm": sigterm,
+    "reconnects": reconnects,
+    "secrets": secrets,
+}
+
+
+@click.command()
+@click.argument("rows", nargs=-1, required=True, type=click.Choice(tuple(ROWS)))
+@click.option("--n", default=50, show_default=True, help="Rounds of each row.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write every round's figures.")
+def main(rows: tuple[str, ...], n: int, json_file: Path | None) -> None:
+    """Measure the rows that are named."""
+    found = {}
+    for row in rows:
+        try:
+            found[row] = ROWS[row](n)
+        except GaveUp as error:
+            found[row] = {"n": n, "passed": False, "gave up": str(error)}
+        for name, value in found[row].items():
+            if name not in ("seconds", "rounds"):
+                click.echo(f"{row:11} {name}: {value}")
+    click.echo(f"{os.cpu_count()} cores; load average of the last 5 minutes: {os.getloadavg()[1]:.1f}")
+    if json_file:
+        write_text(json_file, json.dumps(found, indent=2) + "\n")
+    sys.exit(0 if all(row["passed"] for row in found.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()
