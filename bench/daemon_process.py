@@ -66,7 +66,7 @@ class Daemon:
         """What it has said so far, standard error included."""
         return "".join((self.folder / name).read_text(errors="replace") for name in ("out.txt", "err.txt"))
 
-    def wait_printed(self, text: str, patience_s: float = 30.0) -> float:
+    def wait_printed(self, text: str, patience_s: float = 60.0) -> float:
         """When it had printed this, on the monotonic clock; raises GaveUp."""
         return wait_until(lambda: text in self.printed, patience_s)
 
@@ -94,6 +94,7 @@ class Daemon:
 
     def state(self) -> dict[str, Any]:
         """What its page says of the moment."""
+        time.sleep(0.05)  # it is asked again and again, and is not to be kept busy with answering
         found: dict[str, Any] = json.loads(self.asked("/api/v1/state"))
         return found
 

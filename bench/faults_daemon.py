@@ -45,6 +45,9 @@ EVERY_S = 9.0
 """Between two reconnects: 200 take 30 minutes."""
 
 SETTLE_S = 1.0
+PATIENCE_S = 120.0
+"""Of a row in which not the time counts but what is left."""
+
 HALF_OPEN_EVERY = 5
 GROWTH_MB, TERM_S, COLD_S = 2.0, 1.0, 1.0
 
@@ -102,6 +105,7 @@ path = "events.sqlite"
 folder = "snapshots"
 [web]
 port = 0
+requests_per_s = 10000
 """
 
 
@@ -109,10 +113,10 @@ def reconnects(n: int) -> dict[str, Any]:
     """Four cameras behind one proxy."""
     with Server((320, 240)) as server, _proxy(server) as (address, tell), _folder() as folder:
         cameras = "".join(_rtsp(f"camera-{i}", f"rtsp://{address}/stream") for i in range(4))
-        config = f'{NO_PLANS}model = "face-320x192"\n{cameras}[sinks]\nterminal = false\n[web]\nport = 0\n'
+        config = f'{NO_PLANS}model = "face-320x192"\n{cameras}[sinks]\nterminal = false\n[web]\nport = 0\nrequests_per_s = 10000\n'
         with Daemon(folder, config) as daemon:
             daemon.wait_printed("The page is at")
-            wait_until(lambda: _live(daemon) == 4)
+            wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
             held = [_one_reconnect(daemon, tell, number) for number in range(n)]
             lost = daemon.state()["cameras"]
     return _growth(held) | {"reconnects": [camera["reconnects"] for camera in lost]}
@@ -127,8 +131,10 @@ def _one_reconnect(daemon: Daemon, tell: Callable[[str], None], number: int) -> 
         tell("pass")
     else:
         tell("cut")
-    wait_until(lambda: all(now > then for now, then in zip(_reconnects(daemon), before, strict=True)))
-    wait_until(lambda: _live(daemon) == 4)
+    wait_until(
+        lambda: all(now > then for now, then in zip(_reconnects(daemon), before, strict=True)), PATIENCE_S
+    )
+    wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
     time.sleep(max(SETTLE_S, begin_s + EVERY_S - time.monotonic()))
     return Held.by(daemon)
 
@@ -202,7 +208,7 @@ def _places(daemon: Daemon) -> dict[str, bytes]:
         arguments += _arguments(daemon)
         return all(camera["last_error"] for camera in daemon.state()["cameras"])
 
-    wait_until(all_failed, 120.0)
+    wait_until(all_failed, PATIENCE_S)
     (daemon.folder / "run.toml").write_text((daemon.folder / "run.toml").read_text() + "nonsense = 1\n")
     os.kill(daemon.pid, 1)
     wait_until(lambda: daemon.state()["reloads"]["refused"])
@@ -240,8 +246,10 @@ def _proxy(server: Server) -> Iterator[tuple[str, Callable[[str], None]]]:
             print(text, file=writing, flush=True)
             reading.readline()
 
-        yield f"127.0.0.1:{json.loads(reading.readline())['listens']}", tell
-        print("quit", file=writing, flush=True)
+        try:
+            yield f"127.0.0.1:{json.loads(reading.readline())['listens']}", tell
+        finally:
+            process.kill()
 
 
 def _rtsp(name: str, uri: str) -> str:

@@ -65,7 +65,7 @@ def leaky_config(folder: Path, numbers: Iterable[int]) -> tuple[str, dict[str, s
         source = _source(number, secret, folder, environment)
         tables.append(f'[[cameras]]\nname = "c{number}"\nsource = {_toml(source)}\n')
         markers.append(marker)
-    ending = '[sinks]\njsonl = "r.jsonl"\n[sinks.events]\npath = "e.sqlite"\n[web]\nport = 0\n'
+    ending = '[sinks]\njsonl = "r.jsonl"\n[sinks.events]\npath = "e.sqlite"\n[web]\nport = 0\nrequests_per_s = 10000\n'
     return (
         'build_plans = false\nmodel = "cifar10-convnetjs"\n' + "".join(tables) + ending,
         environment,
