@@ -131,10 +131,15 @@ def _one_reconnect(daemon: Daemon, tell: Callable[[str], None], number: int) -> 
         tell("pass")
     else:
         tell("cut")
-    wait_until(
-        lambda: all(now > then for now, then in zip(_reconnects(daemon), before, strict=True)), PATIENCE_S
-    )
-    wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
+    try:
+        wait_until(
+            lambda: all(now > then for now, then in zip(_reconnects(daemon), before, strict=True)), PATIENCE_S
+        )
+        wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
+    except GaveUp as error:
+        kept = ("name", "state", "since_s", "reconnects", "last_error")
+        cameras = [{name: camera[name] for name in kept} for camera in daemon.state()["cameras"]]
+        raise GaveUp(f"round {number}: {error}; had been {before}; {cameras}") from None
     time.sleep(max(SETTLE_S, begin_s + EVERY_S - time.monotonic()))
     return Held.by(daemon)
 

@@ -218,13 +218,17 @@ class Cascade:
             member.model.close()
 
 
-def member_of(settings: ModelSettings, model: Model) -> Member:
-    """A model as its settings place it in a cascade."""
+def member_of(settings: ModelSettings, model: Model, may_be_untaught: bool = False) -> Member:
+    """A model as its settings place it in a cascade.
+
+    Args:
+        may_be_untaught: its store of enrolled classes may be empty, since they can be taught while it serves.
+    """
     s = settings
     if s.enrolled is not None:
         from edge.enrolment.task import with_enrolled
 
-        model = with_enrolled(model, s.enrolled, s.people)
+        model = with_enrolled(model, s.enrolled, s.people, may_be_untaught)
     return Member(s.name or model.name, model, s.input, s.most_faces, s.interval, s.every_s)
 
 

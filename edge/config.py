@@ -58,6 +58,7 @@ path = "out/events.sqlite"
 
 [web]                           # see edge.web.settings
 port = 8080
+enrolment = true                # models with `enrolled` can be taught on the page
 """
 
 from __future__ import annotations
@@ -241,6 +242,11 @@ class StreamSettings(_Settings):
     def is_daemon(self) -> bool:
         """Whether it takes the daemon: several cameras, or a page."""
         return bool(self.cameras) or self.web is not None
+
+    @property
+    def teaches(self) -> bool:
+        """Whether classes can be taught on the page."""
+        return self.web is not None and self.web.enrolment
 
     def all_cameras(self) -> tuple[CameraSettings, ...]:
         """The cameras; of a single source one, called `camera`. Each has what the stream says of all."""

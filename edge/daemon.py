@@ -100,6 +100,11 @@ class Daemon:
         self._reloading: threading.Thread | None = None
         self._new: _New | None = None
 
+    @property
+    def settings(self) -> StreamSettings:
+        """Those in force."""
+        return self._settings
+
     def stop(self) -> None:
         """End after the present frame. Safe in a signal handler: it takes no lock."""
         self._stop = True
@@ -288,8 +293,9 @@ class Daemon:
                     f"Changed: {', '.join(changed)}. These are read at the start only: restart it."
                 )
             self._new = _New(settings, self._open_models(settings, self._models))
-        except SightlineError as error:
-            self.state.reloaded(refused=self._secrets.scrubbed(str(error)))
+        except Exception as error:  # whatever is wrong with what was read: what runs goes on
+            reason = str(error) or type(error).__name__
+            self.state.reloaded(refused=self._secrets.scrubbed(reason))
 
     def _take_over(self) -> None:
         """Go on with the new configuration; without one, since it was wrong, with the old one."""

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,6 +22,9 @@ from edge.results import FrameResult
 from edge.ring import Counts
 from edge.secret import Secrets, masked
 from edge.wiring import Models, make_sinks, make_source
+
+if TYPE_CHECKING:
+    from edge.enrolment.live import Teacher
 
 PERIOD_S = 1.0
 
@@ -61,9 +64,9 @@ def serve(settings: StreamSettings, reread: Callable[[], StreamSettings] | None,
     if settings.sinks.terminal and not quiet:
         sinks.append(("terminal", StatusLines(state)))
     with ExitStack() as ending:
-        if settings.web is not None:
-            sinks.append(("page", _page(settings, state, ending)))
         daemon = Daemon(settings, reread, state, sinks)
+        if settings.web is not None:
+            sinks += _page(settings, daemon, ending)  # which the daemon takes when it runs
         ending.enter_context(on_hangup(daemon.reload))
         ending.enter_context(ended_by_signals(daemon.stop))
         counts = daemon.run()
@@ -71,17 +74,59 @@ def serve(settings: StreamSettings, reread: Callable[[], StreamSettings] | None,
         click.echo(_in_words(counts))
 
 
-def _page(settings: StreamSettings, state: DaemonState, ending: ExitStack) -> Sink:
-    """Serve the page; the sink that shows it the pictures."""
+def _page(settings: StreamSettings, daemon: Daemon, ending: ExitStack) -> list[tuple[str, Sink]]:
+    """Serve the page; the sinks that show it the pictures, and take those that classes are taught from."""
     from edge.web.live import LiveSink
     from edge.web.server import serve as serve_page
 
     assert settings.web is not None
-    live = LiveSink()
-    server = serve_page(state, live, settings.web, events_reader(settings))
+    live, controls = LiveSink(), DaemonControls(daemon, settings.teaches)
+    server = serve_page(daemon.state, live, settings.web, events_reader(settings), controls)
     ending.callback(server.stop)
     click.echo(f"The page is at {server.url}")
-    return live
+    return [("page", live), *controls.sinks]
+
+
+class DaemonControls:
+    """What the page may do to a daemon, see `edge.web.actions.Controls`.
+
+    Args:
+        teaches: whether classes can be taught.
+
+    Attributes:
+        sinks: that it needs among the daemon's.
+    """
+
+    def __init__(self, daemon: Daemon, teaches: bool) -> None:
+        self._daemon = daemon
+        self._teacher: Teacher | None = None
+        self.sinks: list[tuple[str, Sink]] = []
+        if teaches:
+            from edge.enrolment.live import Teacher
+
+            self._teacher = Teacher(lambda: daemon.settings, daemon.reload)
+            self.sinks.append(("teacher", self._teacher))
+
+    def reload(self) -> None:
+        """Have the daemon read its configuration anew."""
+        self._daemon.reload()
+
+    def taught(self) -> list[dict[str, Any]]:
+        """Of each model that can be taught."""
+        return self._teacher.taught() if self._teacher else []
+
+    def teach(self, camera: str, model: str, label: str) -> dict[str, Any]:
+        """As `Teacher.teach`."""
+        return self._the_teacher().teach(camera, model, label)
+
+    def forget(self, model: str, label: str) -> None:
+        """As `Teacher.forget`."""
+        self._the_teacher().forget(model, label)
+
+    def _the_teacher(self) -> Teacher:
+        if self._teacher is None:
+            raise InputError("Classes are not taught here. Set `enrolment = true` in [web] to allow it.")
+        return self._teacher
 
 
 def events_reader(settings: StreamSettings) -> Callable[[int, float | None], list[dict[str, Any]]] | None:

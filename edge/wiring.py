@@ -30,12 +30,17 @@ def make_source(camera: CameraSettings, secrets: Secrets) -> Source:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that serves, and what it was made from; `facts` are those of the moment it was loaded."""
+    """A model that serves, and what it was made from; `facts` are those of the moment it was loaded.
+
+    Attributes:
+        taught: `Store.state` of the enrolled classes that it names; empty for a model without any.
+    """
 
     settings: ModelSettings
     bundle: Bundle
     member: Member
     facts: ModelFacts
+    taught: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class Models:
                 threshold = threshold_of(wanted, bundle, settings.score_threshold)
                 decided = wanted.model_copy(update={"score_threshold": threshold})
                 kept = _find(known, decided, bundle)
-                loaded.append(kept or _load(decided, bundle))
+                loaded.append(kept or _load(decided, bundle, settings.teaches))
                 if kept is None:
                     on_error.callback(loaded[-1].member.model.close)
             members = [model.member for model in loaded]
@@ -81,16 +86,27 @@ class Models:
 
 def _find(known: Sequence[Loaded], settings: ModelSettings, bundle: Bundle) -> Loaded | None:
     """The one with the same settings, of a bundle that has not changed since."""
+    taught = _taught(settings, bundle)
     same = (m for m in known if m.settings == settings and m.bundle.manifest == bundle.manifest)
-    return next(same, None)
+    return next((m for m in same if m.taught == taught), None)
 
 
-def _load(settings: ModelSettings, bundle: Bundle) -> Loaded:
+def _taught(settings: ModelSettings, bundle: Bundle) -> tuple[object, ...]:
+    """As of `Loaded`."""
+    if settings.enrolled is None:
+        return ()
+    from edge.enrolment.store import Store
+
+    return Store(settings.enrolled, bundle.manifest).state()
+
+
+def _load(settings: ModelSettings, bundle: Bundle, teaches: bool) -> Loaded:
+    taught = _taught(settings, bundle)  # before it is read: what comes meanwhile is seen the next time
     serving = serve(bundle, settings.backend, settings.precision, settings.threads)
     model = Model.of(
         bundle, serving.backend, serving.precision, lambda: serving.runner, settings.score_threshold
     )
-    member = member_of(settings, model)
+    member = member_of(settings, model, may_be_untaught=teaches)
     refused = tuple(str(refusal) for refusal in serving.refused)
     facts = ModelFacts(
         member.name,
@@ -100,7 +116,7 @@ def _load(settings: ModelSettings, bundle: Bundle) -> Loaded:
         refused,
         golden_steps=round(serving.golden_steps, 3),
     )
-    return Loaded(settings, bundle, member, facts)
+    return Loaded(settings, bundle, member, facts, taught)
 
 
 class OnceForAll:

@@ -8,6 +8,7 @@ Only embeddings are kept, never the pictures. Folders are made for their owner a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -94,18 +95,41 @@ class Store:
         path.chmod(0o600)
         return made
 
+    def check(self, label: str) -> None:
+        """Raises InputError for a label that cannot be."""
+        self._path(label)
+
+    def forget(self, label: str) -> None:
+        """Delete a class of this network; raises InputError where there is none."""
+        try:
+            self._path(label).unlink()
+        except FileNotFoundError:
+            raise InputError(f"{self.folder} holds no class '{label}'.") from None
+
+    def state(self) -> tuple[tuple[str, int, int], ...]:
+        """What changes whenever a class is taught or forgotten: each file's name, time and size."""
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            with suppress(FileNotFoundError):  # forgotten meanwhile
+                stat = path.stat()
+                found.append((path.name, stat.st_mtime_ns, stat.st_size))
+        return tuple(found)
+
     def classes(self) -> list[EnrolledClass]:
         """All, by label; raises InputError for a file that cannot be used with this network."""
         return [self._read(path) for path in sorted(self.folder.glob("*.json"))]
 
-    def classifier(self, people: bool = False) -> ExemplarClassifier:
+    def classifier(self, people: bool = False, may_be_empty: bool = False) -> ExemplarClassifier:
         """Of the enrolled classes; people are left out unless they are switched on.
+
+        Args:
+            may_be_empty: without any class everything is unknown: the first one is still to be taught.
 
         Raises:
             InputError: there is none.
         """
         found = {one.label: one.examples() for one in self.classes() if people or not one.people}
-        if not found:
+        if not (found or may_be_empty):
             hint = " People are enrolled, but not switched on." if self.classes() else ""
             raise InputError(
                 f"{self.folder} holds no class that could be used.{hint} Teach one with: "

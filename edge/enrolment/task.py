@@ -27,17 +27,18 @@ class EnrolledTask:
         return self._classifier.classify(embedding(heads, self._heads))
 
 
-def with_enrolled(model: Model, store: Path, people: bool = False) -> Model:
+def with_enrolled(model: Model, store: Path, people: bool = False, may_be_empty: bool = False) -> Model:
     """The model with the classes of a store as its labels; both share one runner, close one of them.
 
     Args:
         people: use enrolled people, too.
+        may_be_empty: without any class all is unknown.
 
     Raises:
         InputError: the model is no classifier, or the store holds no class for it.
     """
     enrolled = Store(store, model.manifest)
-    classifier = enrolled.classifier(people)
+    classifier = enrolled.classifier(people, may_be_empty)
     return replace(
         model,
         manifest=model.manifest.model_copy(update={"labels": classifier.labels}),

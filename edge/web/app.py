@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from edge.web.actions import Actions, Controls
 from edge.web.api import Api
 from edge.web.credentials import Credentials
 from edge.web.gate import HEADERS, Gate, Guard, refusal
@@ -21,7 +22,11 @@ from edge.web.stream import Streams
 
 
 def make_app(
-    state: State, live: LiveSink, settings: WebSettings, events: EventsReader | None = None
+    state: State,
+    live: LiveSink,
+    settings: WebSettings,
+    events: EventsReader | None = None,
+    controls: Controls | None = None,
 ) -> Starlette:
     """The page and its API over what runs.
 
@@ -30,6 +35,7 @@ def make_app(
         live: one of the stream's sinks.
         settings: who may look.
         events: where events are kept; None where they are not.
+        controls: what may be changed; None for nothing.
 
     Raises:
         InputError: the file of a secret is missing or holds something else.
@@ -39,7 +45,7 @@ def make_app(
     streams = Streams(live, settings.max_viewers)
     api = Api(snapshots, streams, Exposition(snapshots, live), events)
     app = Starlette(
-        routes=routes(api, Pages(guard)),
+        routes=routes(api, Pages(guard), Actions(controls)),
         middleware=[Middleware(Gate, guard=guard)],
         exception_handlers={HTTPException: _refused, Exception: _failed},
     )
@@ -48,7 +54,7 @@ def make_app(
     return app
 
 
-def routes(api: Api, pages: Pages) -> list[Route]:
+def routes(api: Api, pages: Pages, actions: Actions) -> list[Route]:
     """All there is to ask for; `edge.web.gate.PUBLIC` says what of it needs no secret."""
     return [
         Route("/", pages.index),
@@ -66,6 +72,10 @@ def routes(api: Api, pages: Pages) -> list[Route]:
         Route("/api/v1/settings", api.settings),
         Route("/api/v1/device", api.device),
         Route("/api/v1/events", api.list_events),
+        Route("/api/v1/reload", actions.reload, methods=["POST"]),
+        Route("/api/v1/enrolment", actions.taught),
+        Route("/api/v1/enrolment/teach", actions.teach, methods=["POST"]),
+        Route("/api/v1/enrolment/forget", actions.forget, methods=["POST"]),
         Route("/stream/{camera}.mjpg", api.stream),
         Route("/snapshot/{camera}.jpg", api.snapshot),
     ]

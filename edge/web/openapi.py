@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from edge.web.actions import ClassName, NoBody, Teaching
 from edge.web.state import CameraView, Latency, ModelView, Snapshot
 
 MOST_EVENTS, SOME_EVENTS = 500, 50
@@ -34,13 +35,18 @@ Operation = Mapping[str, Any]
 def document(version: str) -> dict[str, Any]:
     """The whole description."""
     views: tuple[type[BaseModel], ...] = (Snapshot, CameraView, ModelView, Latency)
+    wishes: tuple[type[BaseModel], ...] = (NoBody, ClassName, Teaching)
     _, schemas = models_json_schema(
-        [(view, "serialization") for view in views], ref_template=_REF + "{model}"
+        [*((view, "serialization") for view in views), *((wish, "validation") for wish in wishes)],
+        ref_template=_REF + "{model}",
     )
     return {
         "openapi": "3.1.0",
         "info": {"title": "Sightline", "version": version, "description": "What a stream does."},
-        "paths": {path: {"get": dict(operation)} for path, operation in _paths().items()},
+        "paths": {
+            **{path: {"get": dict(operation)} for path, operation in _paths().items()},
+            **{path: {"post": dict(operation)} for path, operation in _actions().items()},
+        },
         "components": {
             "schemas": {**schemas["$defs"], "Error": _ERROR},
             "securitySchemes": {
@@ -76,6 +82,11 @@ def _paths() -> dict[str, Operation]:
             ],
             {"422": _error("A number is out of its range.")},
         ),
+        "/api/v1/enrolment": _get(
+            "What can be taught, and was",
+            _wrapped("models", {"type": "array", "items": facts}),
+            more={"409": _error("A file of the store cannot be used.")},
+        ),
         "/api/openapi.json": _get("This description", facts),
         "/healthz": _open(_get("The daemon answers", kind="text/plain")),
         "/readyz": _open(_get("Results come", kind="text/plain", more={"503": _text("Not yet.")})),
@@ -85,6 +96,30 @@ def _paths() -> dict[str, Operation]:
             "Pictures without end", None, [_CAMERA], no_picture, "multipart/x-mixed-replace"
         ),
     }
+
+
+def _actions() -> dict[str, Operation]:
+    return {
+        "/api/v1/reload": _post(
+            "Read the configuration anew; `reloads` tells what became of it", "NoBody", "202"
+        ),
+        "/api/v1/enrolment/teach": _post("Take pictures and teach a class", "Teaching"),
+        "/api/v1/enrolment/forget": _post("Delete a class", "ClassName"),
+    }
+
+
+def _post(summary: str, body: str, status: str = "200") -> dict[str, Any]:
+    """One that changes something."""
+    more = {
+        "404": _error("Nothing can be changed here."),
+        "415": _error("The body is not JSON."),
+        "409": _error("It cannot be done, or not now; the text says why."),
+        "422": _error("The body is not as described."),
+    }
+    operation = _get(summary, {"type": "object"}, more=more)
+    operation["responses"] = {status: operation["responses"].pop("200"), **operation["responses"]}
+    content = {"application/json": {"schema": _ref(body)}}
+    return {**operation, "requestBody": {"required": True, "content": content}}
 
 
 def _get(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from uvicorn import Config, Server
 
+    from edge.web.actions import Controls
     from edge.web.live import LiveSink
     from edge.web.state import EventsReader, State
 
@@ -119,7 +120,11 @@ class WebServer:
 
 
 def serve(
-    state: State, live: LiveSink, settings: WebSettings, events: EventsReader | None = None
+    state: State,
+    live: LiveSink,
+    settings: WebSettings,
+    events: EventsReader | None = None,
+    controls: Controls | None = None,
 ) -> WebServer:
     """Make the application and serve it; the caller stops the server.
 
@@ -131,7 +136,7 @@ def serve(
         from edge.web.app import make_app
     except ImportError as error:
         raise MissingPackageError(error.name or "starlette", "web", "The web page") from error
-    server = WebServer(make_app(state, live, settings, events), settings)
+    server = WebServer(make_app(state, live, settings, events, controls), settings)
     server.start()
     return server
 

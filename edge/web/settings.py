@@ -30,6 +30,7 @@ class WebSettings(BaseModel):
         behind_https: cookies are marked `Secure`. Set it when a reverse proxy speaks TLS.
         max_viewers: live pictures at a time; the next one is refused.
         requests_per_s: of one address, on average.
+        enrolment: classes can be taught and forgotten on the page, of models with `enrolled`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class WebSettings(BaseModel):
     behind_https: bool = False
     max_viewers: int = Field(default=8, ge=1, le=256)
     requests_per_s: float = Field(default=30.0, ge=1, le=10_000)
+    enrolment: bool = False
 
     @model_validator(mode="after")
     def _beyond_the_loopback_only_with_a_secret(self) -> WebSettings:

@@ -110,6 +110,16 @@ class SinkView(_View):
     last_error: MaskedText = ""
 
 
+class Reloads(_View):
+    """How often the configuration was read anew."""
+
+    done: int = Field(default=0, ge=0)
+    refused: int = Field(default=0, ge=0)
+    last_error: MaskedText = Field(
+        default="", description="Why the last one was refused; empty when it was not."
+    )
+
+
 class Percentiles(_View):
     """Of a duration in milliseconds; null where there were too few frames to tell."""
 
@@ -137,6 +147,7 @@ class Snapshot(_View):
     models: list[ModelView] = []
     latency: dict[str, Latency] = Field(default={}, description="By camera.")
     sinks: list[SinkView] = []
+    reloads: Reloads = Reloads()
     settings: Annotated[dict[str, Any], BeforeValidator(masked)] = Field(
         default={}, description="As configured, secrets masked."
     )

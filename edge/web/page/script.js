@@ -39,6 +39,15 @@ async function ask(path) {
   return answer.json();
 }
 
+async function send(path, body) {
+  const headers = { "content-type": "application/json", accept: "application/json" };
+  const answer = await fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+  if (answer.status === 401) location.assign("/login");
+  const found = await answer.json();
+  if (!answer.ok) throw new Error(found.error);
+  return found;
+}
+
 // Pictures
 
 class Card {
@@ -223,6 +232,94 @@ async function showEvents() {
   if (!events.length) byId("events").append(make("li", "soft", "None."));
 }
 
+// What can be changed
+
+let reloads = { done: 0, refused: 0, last_error: "" }, reloadAsked = null;
+
+function tell(id, text, bad = false) {
+  put(byId(id), text);
+  byId(id).className = bad ? "warn" : "soft";
+}
+
+async function reload() {
+  tell("reloaded", "Reading");
+  reloadAsked = reloads.done + reloads.refused;
+  try {
+    await send("/api/v1/reload", {});
+  } catch (error) {
+    reloadAsked = null;
+    tell("reloaded", error.message, true);
+  }
+}
+
+function showReloads(now) {
+  reloads = now;
+  if (reloadAsked === null || now.done + now.refused === reloadAsked) return;
+  reloadAsked = null;
+  tell("reloaded", now.last_error ? `Refused, and the old ones go on: ${now.last_error}` : "In force.", !!now.last_error);
+  showTeaching().catch(() => {});
+}
+
+function options(select, names) {
+  if (names.join() === [...select.options].map((option) => option.value).join()) return;
+  const before = select.value;
+  select.replaceChildren(...names.map((name) => new Option(name, name)));
+  if (names.includes(before)) select.value = before;
+}
+
+async function showTeaching() {
+  const { models } = await ask("/api/v1/enrolment");
+  byId("teach").hidden = !models.length;
+  options(byId("teaching").elements.camera, [...cards.keys()]);
+  options(byId("teaching").elements.model, models.map((model) => model.model));
+  byId("classes").replaceChildren(...models.flatMap((model) => [
+    ...(models.length > 1 ? [make("h3", "", model.model)] : []),
+    make("ul", "classes", ...model.classes.map((one) => classLine(model.model, one))),
+    ...(model.classes.length ? [] : [make("p", "soft", "No class yet: everything is unknown.")])]));
+}
+
+function classLine(model, one) {
+  const forget = make("button", "", "Forget");
+  forget.type = "button";
+  forget.addEventListener("click", async () => {
+    if (forget.textContent === "Forget") {  // a second press means it
+      put(forget, "Really?");
+      setTimeout(() => put(forget, "Forget"), 4000);
+      return;
+    }
+    await acting(forget, async () => {
+      await send("/api/v1/enrolment/forget", { model, label: one.label });
+      tell("taught", `${one.label} is forgotten.`);
+    });
+  });
+  const kind = one.people ? "person, " : "";
+  return make("li", "", make("b", "", one.label), make("span", "soft", ` ${kind}${one.pictures} pictures `), forget);
+}
+
+async function teach(event) {
+  event.preventDefault();
+  const form = byId("teaching"), { camera, model, label } = form.elements;
+  await acting(form.querySelector("button"), async () => {
+    tell("taught", "Taking pictures: show it to the camera, and turn it a little.");
+    const made = await send("/api/v1/enrolment/teach", { camera: camera.value, model: model.value, label: label.value });
+    tell("taught", `${made.label}: ${made.pictures} pictures, accepted from a likeness of ${made.threshold}. More can follow.`);
+  });
+}
+
+async function acting(button, act) {
+  button.disabled = true;
+  try {
+    await act();
+    await showTeaching();
+  } catch (error) {
+    tell("taught", error.message, true);
+  }
+  button.disabled = false;
+}
+
+byId("reload").addEventListener("click", reload);
+byId("teaching").addEventListener("submit", teach);
+
 // The loop
 
 function trouble(text) {
@@ -237,8 +334,10 @@ async function update() {
   showLatency(state.latency);
   showModels(state.models);
   showSinks(state.sinks);
+  showReloads(state.reloads);
   showFacts("device", state.device);
   showFacts("settings", state.settings);
+  if (asked === 0) await showTeaching();
   if (asked++ % EVENTS_EVERY === 0) await showEvents();
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from edge.cascade import Cascade
 from edge.config import StreamSettings
+from edge.errors import InputError
 from edge.frame import Frame
 from edge.machine import this_machine
 from edge.pipeline import Pipeline
@@ -95,6 +96,38 @@ class Still:
         return self.content
 
 
+@dataclasses.dataclass
+class Noted:
+    """Controls that note what they were asked to do, and may refuse it."""
+
+    asked: list[tuple[str, ...]] = dataclasses.field(default_factory=list)
+    classes: list[str] = dataclasses.field(default_factory=lambda: ["mug"])
+    refuses: str = ""
+
+    def reload(self) -> None:
+        self._note("reload")
+
+    def taught(self) -> list[dict[str, Any]]:
+        classes = [{"label": label, "people": False, "pictures": 8} for label in self.classes]
+        return [{"model": "cats", "people": False, "classes": classes}]
+
+    def teach(self, camera: str, model: str, label: str) -> dict[str, Any]:
+        self._note("teach", camera, model, label)
+        self.classes.append(label)
+        return {"label": label, "pictures": 8, "threshold": 0.9}
+
+    def forget(self, model: str, label: str) -> None:
+        self._note("forget", model, label)
+        if label not in self.classes:
+            raise InputError(f"There is no class '{label}'.")
+        self.classes.remove(label)
+
+    def _note(self, *asked: str) -> None:
+        self.asked.append(asked)
+        if self.refuses:
+            raise InputError(self.refuses)
+
+
 def frame_of(camera: str, index: int = 0, height: int = 180, width: int = 320, noise: bool = False) -> Frame:
     """A frame that was captured 20 ms ago; noise makes its JPEG large."""
     frame = Frame(index=index, camera=camera)
@@ -136,11 +169,11 @@ class Feeder:
 
 @contextmanager
 def serving(
-    state: Any, live: LiveSink | None = None, events: Any = None, **settings: Any
+    state: Any, live: LiveSink | None = None, events: Any = None, controls: Any = None, **settings: Any
 ) -> Iterator[WebServer]:
     """A server on a free port of the loopback, unless the settings say otherwise."""
     chosen = WebSettings.model_validate({"port": 0, "requests_per_s": 10_000} | settings)
-    server = WebServer(make_app(state, live or LiveSink(TITLE), chosen, events), chosen)
+    server = WebServer(make_app(state, live or LiveSink(TITLE), chosen, events, controls), chosen)
     server.start()
     try:
         yield server
