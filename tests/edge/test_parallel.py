@@ -38,7 +38,7 @@ class Taking:
     def finds_faces(self) -> bool:
         return self.faces is not None
 
-    def prepare(self, picture: Image) -> Image:
+    def prepare(self, picture: Image, shared: object = None) -> Image:
         return picture
 
     def infer(self, pixels: Image) -> Any:
