@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 
 import export.build
 import export.tensorrt
+from edge.bundle import Bundle
 from edge.errors import BundleChanged, InputError
 from edge.runners.cuda import Device, NoGpu
 from edge.runners.plans import Identity, Toolkit, plan_path, read_plan, unpacked
@@ -38,12 +40,30 @@ RTX = Toolkit(trt, "tensorrt_rtx", trt.__version__)
 ORIN = Device("Orin", "8.7")
 
 
+def _no_gpu() -> Device:
+    raise NoGpu("no GPU here")
+
+
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    def probe() -> Device:
-        raise NoGpu("no GPU here")
+    monkeypatch.setattr(export.tensorrt, "probe", _no_gpu)
 
-    monkeypatch.setattr(export.tensorrt, "probe", probe)
+
+@pytest.fixture(scope="module")
+def built_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with its plan, which took the builder a second or two; tests get copies."""
+    bundle = make_bundle(tmp_path_factory.mktemp("built") / "tiny", make_onnx("int8"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export.tensorrt, "probe", _no_gpu)
+        build_into(bundle, "int8", RTX, None)
+    return bundle.folder
+
+
+@pytest.fixture
+def built(built_once: Path, tmp_path: Path, no_gpu: None) -> tuple[Bundle, Path]:
+    """The bundle and its plan, built on this machine without a GPU."""
+    bundle = Bundle.open(shutil.copytree(built_once, tmp_path / "tiny"))
+    return bundle, plan_path(bundle, bundle.artefact("onnx", "int8"), RTX, None)
 
 
 def files(folder: Path) -> set[str]:
@@ -75,9 +95,8 @@ def test_build_writes_a_plan_with_its_header(tmp_path: Path, no_gpu: None) -> No
     assert path.stat().st_mode & 0o444 == 0o444
 
 
-def test_a_plan_that_fits_is_kept_unless_another_is_asked_for(tmp_path: Path, no_gpu: None) -> None:
-    bundle = make_bundle(tmp_path / "tiny", make_onnx("int8"))
-    path, _ = build_into(bundle, "int8", RTX, None)
+def test_a_plan_that_fits_is_kept_unless_another_is_asked_for(built: tuple[Bundle, Path]) -> None:
+    bundle, path = built
     before = path.stat().st_mtime_ns
     kept = CliRunner().invoke(build, [str(bundle.folder)], catch_exceptions=False)
     assert (kept.exit_code, path.stat().st_mtime_ns) == (0, before)
@@ -96,10 +115,10 @@ def test_a_plan_that_fits_is_kept_unless_another_is_asked_for(tmp_path: Path, no
     ],
 )
 def test_a_plan_that_does_not_fit_is_named_and_built_anew(
-    tmp_path: Path, no_gpu: None, damage: Any, reason: str
+    built: tuple[Bundle, Path], damage: Any, reason: str
 ) -> None:
-    bundle = make_bundle(tmp_path / "tiny", make_onnx("int8"))
-    path, _ = build_into(bundle, "int8", RTX, None)
+    bundle, path = built
+    path.chmod(0o644)
     path.write_bytes(damage(path.read_bytes()))
     result = CliRunner().invoke(build, [str(bundle.folder)], catch_exceptions=False)
     assert result.exit_code == 0
