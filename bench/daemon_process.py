@@ -124,11 +124,15 @@ class Held:
     @classmethod
     def by(cls, daemon: Daemon) -> Held:
         """By a daemon and all that it started."""
-        pids = daemon.processes()
-        pss = {pid: _pss_mb(pid) for pid in pids}
-        descriptors = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
-        threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
-        return cls(sum(pss.values()), pss[daemon.pid], descriptors, threads, len(pids))
+        while True:
+            pids = daemon.processes()
+            try:
+                pss = {pid: _pss_mb(pid) for pid in pids}
+                descriptors = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
+                threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
+            except OSError:  # one has ended meanwhile
+                continue
+            return cls(sum(pss.values()), pss[daemon.pid], descriptors, threads, len(pids))
 
 
 def _pss_mb(pid: int) -> float:

@@ -39,6 +39,7 @@ from secret_shapes import CAMERAS_AT_ONCE, found_in, leaky_config
 
 from edge.files import write_text
 
+PAGE = "[web]\nport = 0\nrequests_per_s = 10000\n"
 DEMO = '[[cameras]]\nname = "demo"\nsource = "demo://?width=640&height=360"\n'
 NO_PLANS = "build_plans = false\n"
 EVERY_S = 9.0
@@ -95,7 +96,8 @@ def _one_end(server: Server) -> tuple[float, str]:
         return took_s, ", ".join(f"{name} {value}" for name, value in wrong.items() if value)
 
 
-SINKS = """
+SINKS = (
+    """
 [sinks]
 jsonl = "results.jsonl"
 latency = "latency.json"
@@ -103,23 +105,29 @@ latency = "latency.json"
 path = "events.sqlite"
 [sinks.snapshots]
 folder = "snapshots"
-[web]
-port = 0
-requests_per_s = 10000
 """
+    + PAGE
+)
 
 
 def reconnects(n: int) -> dict[str, Any]:
     """Four cameras behind one proxy."""
     with Server((320, 240)) as server, _proxy(server) as (address, tell), _folder() as folder:
         cameras = "".join(_rtsp(f"camera-{i}", f"rtsp://{address}/stream") for i in range(4))
-        config = f'{NO_PLANS}model = "face-320x192"\n{cameras}[sinks]\nterminal = false\n[web]\nport = 0\nrequests_per_s = 10000\n'
+        config = f'{NO_PLANS}model = "face-320x192"\n{cameras}[sinks]\nterminal = false\n{PAGE}'
         with Daemon(folder, config) as daemon:
             daemon.wait_printed("The page is at")
             wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
-            held = [_one_reconnect(daemon, tell, number) for number in range(n)]
-            lost = daemon.state()["cameras"]
-    return _growth(held) | {"reconnects": [camera["reconnects"] for camera in lost]}
+            held, failed = [], []
+            for number in range(n):
+                try:
+                    held.append(_one_reconnect(daemon, tell, number))
+                except GaveUp as error:
+                    failed.append(str(error))
+                click.echo(f"{number} {held[-1:]}", err=True)
+            lost = _reconnects(daemon)
+    found = _growth(held)
+    return found | {"reconnects": lost, "failed": failed, "passed": found["passed"] and not failed}
 
 
 def _one_reconnect(daemon: Daemon, tell: Callable[[str], None], number: int) -> Held:
@@ -191,6 +199,7 @@ def secrets(n: int) -> dict[str, Any]:
         looked += sum(map(len, places.values()))
         for place, marker in found_in(places, markers):
             seen.setdefault(place, []).append(marker)
+        click.echo(f"{first + len(markers)} addresses, {looked} bytes: {seen or 'nothing seen'}", err=True)
     return {"n": n, "bytes_looked_at": looked, "seen": seen, "passed": not seen}
 
 

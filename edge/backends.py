@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from edge.bundle import Bundle, Precision
-from edge.errors import CheckFailed, InputError, SightlineError
+from edge.errors import BundleChanged, CheckFailed, InputError, SightlineError
 from edge.golden import replay
 from edge.protocols import Runner
-from edge.runners import ARTEFACT_OF, open_runner
+from edge.runners import ARTEFACT_OF, cuda, open_runner
 from edge.tables import RUNNERS
 
 ORDER = ("tensorrt", "onnx-cuda", "tflite", "onnx")
 """Best first. On a CPU LiteRT comes before ONNX Runtime, which takes 6.4 ms for the int8 face-320x192 and
 1.8 ms for its fp16, where LiteRT takes 0.48 ms (2-core x86 virtual machine, p50 of 150, one thread)."""
+
+ON_GPU = ("tensorrt", "onnx-cuda")
+"""Not even imported where there is no GPU: the first result would come a fifth of a second later."""
 
 _FASTEST: dict[str, tuple[Precision, ...]] = {"onnx-cuda": ("fp16", "fp32", "int8")}
 """Best first, of backends for which int8 is not: ONNX Runtime's CUDA kernels have no fused int8."""
@@ -72,8 +75,15 @@ def serve(bundle: Bundle, backend: str = "auto", precision: str = "auto", thread
         if wanted is None:
             refused.append(Refusal(name, "", _holds_nothing(bundle, name, precision)))
             continue
+        if backend == "auto" and name in ON_GPU and not cuda.is_in_sight():
+            refused.append(Refusal(name, wanted, "it needs an NVIDIA GPU, and this machine has none"))
+            continue
         try:
             runner, steps = open_proven(bundle, name, wanted, threads)
+        except BundleChanged as error:
+            if name != "tensorrt":  # whose plan is made here, and may be made again
+                raise
+            refused.append(Refusal(name, wanted, str(error)))
         except SightlineError as error:
             mismatch |= isinstance(error, CheckFailed)
             refused.append(Refusal(name, wanted, str(error)))

@@ -126,6 +126,8 @@ class Daemon:
         self.state.configure(self._settings)
         with ExitStack() as closing:
             closing.callback(self._notifier.stopping)
+            closing.callback(self._stop_feeders)
+            self._serve_cameras()  # first: they connect while the models are loaded
             self._models = self._open_models(self._settings, None)
             closing.callback(lambda: self._models.close_all_but())
             closing.callback(self._upgrader.stop)
@@ -136,7 +138,6 @@ class Daemon:
                 closing.callback(sink.close)
             closing.callback(self._stop_feeders)
             self._serve_models()
-            self._serve_cameras()
             self._loop()
         return total(feeder.ring.counts() for feeder in (*self._gone, *self._feeders.values()))
 
@@ -227,6 +228,8 @@ class Daemon:
         if time.monotonic() - self._status_s >= STATUS_S:
             self._status_s = time.monotonic()
             self._notifier.status(self.state.status())
+            for model in self._models.loaded:
+                self.state.change_model(model.member.name, changed=model.has_changed)
 
     def _switch(self, switch: Switch) -> None:
         """Go on with what was built, unless it failed or its model is gone."""

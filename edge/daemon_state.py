@@ -34,6 +34,7 @@ class ModelFacts:
         building: what is being built for it, `tensorrt int8`; empty where nothing is.
         golden_steps: how far it is from its golden vectors, in int8 output steps.
         switches: to a backend that was built while another served.
+        changed: its files on the disk are others now; it serves on as it was loaded, until a reload.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelFacts:
     building: str = ""
     golden_steps: float = 0.0
     switches: int = 0
+    changed: bool = False
 
 
 @dataclass

@@ -50,7 +50,7 @@ def missing_plan(bundle: Bundle, precision: str = "auto") -> Upgrade | None:
     Where there is one already, it was refused for what it is: another would be no better.
     """
     wanted = best_precision(bundle, "tensorrt", precision)
-    if wanted is None or usable_plan(bundle):
+    if wanted is None or not cuda.is_in_sight() or usable_plan(bundle):
         return None
     try:
         cuda.probe()

@@ -33,14 +33,19 @@ class Loaded:
     """A model that serves, and what it was made from; `facts` are those of the moment it was loaded.
 
     Attributes:
-        taught: `Store.state` of the enrolled classes that it names; empty for a model without any.
+        on_disk: `state_on_disk` when it was loaded.
     """
 
     settings: ModelSettings
     bundle: Bundle
     member: Member
     facts: ModelFacts
-    taught: tuple[object, ...] = ()
+    on_disk: tuple[object, ...] = ()
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether its files on the disk are others now; it serves on as it was loaded."""
+        return self.on_disk != state_on_disk(self.settings, self.bundle)
 
 
 @dataclass(frozen=True)
@@ -86,22 +91,35 @@ class Models:
 
 def _find(known: Sequence[Loaded], settings: ModelSettings, bundle: Bundle) -> Loaded | None:
     """The one with the same settings, of a bundle that has not changed since."""
-    taught = _taught(settings, bundle)
+    on_disk = state_on_disk(settings, bundle)
     same = (m for m in known if m.settings == settings and m.bundle.manifest == bundle.manifest)
-    return next((m for m in same if m.taught == taught), None)
+    return next((m for m in same if m.on_disk == on_disk), None)
 
 
-def _taught(settings: ModelSettings, bundle: Bundle) -> tuple[object, ...]:
-    """As of `Loaded`."""
+def state_on_disk(settings: ModelSettings, bundle: Bundle) -> tuple[object, ...]:
+    """What changes when a file of a bundle or an enrolled class does: names, inodes, times, sizes.
+
+    A file that is not there has none. Contents are not read: this is asked often.
+    """
+    names = ("manifest.json", *(artefact.file for artefact in bundle.manifest.artefacts))
+    files = tuple(_stamp(bundle.folder / name) for name in names)
     if settings.enrolled is None:
-        return ()
+        return files
     from edge.enrolment.store import Store
 
-    return Store(settings.enrolled, bundle.manifest).state()
+    return (*files, *Store(settings.enrolled, bundle.manifest).state())
+
+
+def _stamp(path: Path) -> tuple[str, int, int, int] | None:
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return path.name, stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def _load(settings: ModelSettings, bundle: Bundle, teaches: bool) -> Loaded:
-    taught = _taught(settings, bundle)  # before it is read: what comes meanwhile is seen the next time
+    on_disk = state_on_disk(settings, bundle)  # before it is read: what comes meanwhile is seen later
     serving = serve(bundle, settings.backend, settings.precision, settings.threads)
     model = Model.of(
         bundle, serving.backend, serving.precision, lambda: serving.runner, settings.score_threshold
@@ -116,7 +134,7 @@ def _load(settings: ModelSettings, bundle: Bundle, teaches: bool) -> Loaded:
         refused,
         golden_steps=round(serving.golden_steps, 3),
     )
-    return Loaded(settings, bundle, member, facts, taught)
+    return Loaded(settings, bundle, member, facts, on_disk)
 
 
 class OnceForAll:

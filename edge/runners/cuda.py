@@ -20,8 +20,8 @@ from numpy.typing import DTypeLike, NDArray
 
 from edge.errors import InputError, MissingPackageError
 
-DEVICE_NODES = ("nvidia[0-9]*", "nvidiactl", "nvgpu", "nvmap", "nvhost-gpu")
-"""What /dev holds where the kernel knows an NVIDIA GPU: a desktop's, or a Jetson's."""
+DEVICE_NODES = ("nvidia[0-9]*", "nvidiactl", "nvgpu", "nvmap", "nvhost-gpu", "dxg")
+"""What /dev holds where the kernel knows an NVIDIA GPU: a desktop's, a Jetson's, or Windows' in WSL."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class CudaError(InputError):
 
 class NoGpu(InputError):
     """There is no GPU that this process can use; the message says why."""
+
+
+def is_in_sight() -> bool:
+    """Whether the kernel knows an NVIDIA GPU. Takes no import, where `probe` takes a tenth of a second."""
+    return bool(_device_nodes())
 
 
 def probe() -> Device:

@@ -100,6 +100,9 @@ class ModelView(_View):
     )
     building: str = Field(default="", description="What is being built while another backend serves.")
     golden_steps: float = Field(default=0.0, description="Distance from the golden vectors, in int8 steps.")
+    changed: bool = Field(
+        default=False, description="Its files are others now; it serves as it was loaded until a reload."
+    )
 
 
 class SinkView(_View):

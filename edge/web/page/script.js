@@ -192,6 +192,7 @@ function showModels(models) {
   byId("models").replaceChildren(...models.map((model) => make("div", "model",
     make("b", "", model.name), make("span", "soft", ` ${model.backend} ${model.precision}`),
     ...(model.building ? [make("p", "", `building ${model.building}; this one serves meanwhile`)] : []),
+    ...(model.changed ? [make("p", "warn", "its files have changed; it serves as it was loaded until the settings are read again")] : []),
     ...model.refused.map((why) => make("p", "soft", `not taken: ${why}`)))));
 }
 

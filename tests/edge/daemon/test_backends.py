@@ -8,7 +8,9 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +48,7 @@ def test_every_backend_is_tried_in_order_and_the_refused_ones_say_why() -> None:
     assert all(refused.values())
     if serving.backend == "tflite":
         assert "GPU" in refused["tensorrt"]
-        assert "CUDAExecutionProvider" in refused["onnx-cuda"]
+        assert "GPU" in refused["onnx-cuda"]
     assert serving.golden_steps <= 3
 
 
@@ -170,3 +172,62 @@ def test_serving_begins_at_once_and_the_change_loses_no_frame(build_s: int) -> N
     facts = daemon.state.model(NAME)
     assert (facts.switches, facts.building, facts.backend) == (1, "", "onnx")
     print(f"first result after {first_s[0]:.2f} s, the change after {len(backends) - 20} frames")
+
+
+def daemon_of_bundle(folder: Path, sink: Collector) -> Daemon:
+    settings = StreamSettings(
+        cameras=cameras("a", lossless=True), models=(ModelTable(bundle=str(folder)),), build_plans=False
+    )
+    source = Camera(fps=50)
+    more: list[tuple[str, Any]] = [("collector", sink)]
+    return Daemon(
+        settings, reread=lambda: settings, more_sinks=more, make_source=lambda camera, secrets: source
+    )
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    end_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end_s, "it did not happen"
+        time.sleep(0.01)
+
+
+def test_bundle_swapped_under_a_running_daemon_serves_on_says_so_and_is_taken_by_a_reload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.daemon.STATUS_S", 0.05)
+    folder, sink = tmp_path / "model", Collector()
+    shutil.copytree(SHIPPED / NAME, folder)
+    daemon = daemon_of_bundle(folder, sink)
+    thread = threading.Thread(target=daemon.run)
+    thread.start()
+    try:
+        until(lambda: len(sink.order) > 3)
+
+        def told() -> tuple[str, bool]:
+            (model,) = daemon.state.snapshot()["models"]
+            return model["name"], model["changed"]
+
+        assert told() == (NAME, False)
+        damaged = folder / "model.int8.tflite"
+        damaged.write_bytes(damaged.read_bytes()[:-9] + b"other data")
+        until(lambda: told() == (NAME, True))
+        daemon.reload()
+        until(lambda: daemon.state.snapshot()["reloads"]["refused"] == 1)
+        assert "model.int8.tflite" in daemon.state.snapshot()["reloads"]["last_error"]
+        assert told() == (NAME, True)
+        seen = len(sink.order)
+        until(lambda: len(sink.order) > seen + 3)
+
+        shutil.rmtree(folder)
+        until(lambda: told() == (NAME, True))
+        shutil.copytree(SHIPPED / "cifar10-nano", folder)
+        daemon.reload()
+        until(lambda: daemon.state.snapshot()["reloads"]["done"] == 1)
+        until(lambda: told() == ("cifar10-nano", False))
+        seen = len(sink.order)
+        until(lambda: len(sink.order) > seen + 3)
+    finally:
+        daemon.stop()
+        thread.join(10)
+    assert sink.indices["a"] == list(range(len(sink.indices["a"]))), "a frame was lost"
