@@ -9,6 +9,7 @@ from calibration.graph import Graph
 from calibration.plan import Plan
 from calibration.quantize import asymmetric, symmetric
 from edge.bundle import Artefact, Manifest, Metrics
+from edge.profiling.page_style import document
 from export.proof import METRIC_NAMES
 
 _TASKS = {"classification": "classification into {classes} classes", "faces": "face detection"}
@@ -57,12 +58,7 @@ def report(manifest: Manifest, proven: tuple[Artefact, ...], graph: Graph | None
         _provenance(manifest),
         _ranges(graph, plan) if graph and plan else "",
     ]
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(manifest.name)}: export report</title><style>{_STYLE}</style>"
-        f"<body>{''.join(sections)}</body></html>\n"
-    )
+    return document(f"{manifest.name}: export report", _STYLE, sections)
 
 
 def _title(manifest: Manifest) -> str:

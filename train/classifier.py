@@ -51,6 +51,11 @@ class ClassifierLesson:
         self._teacher = Teacher(data, recipe) if recipe.teacher else None
         self.steps = augment.steps_per_epoch(data, recipe)
 
+    @property
+    def judged(self) -> LabelledImages | None:
+        """The images that a report shows the network's mistakes on: those held out, else the test split."""
+        return self._test if self._held_out is None else self._held_out
+
     @classmethod
     def of(cls, recipe: Recipe, source: str, out: Path) -> ClassifierLesson:
         """Read the data; raises InputError where it is wrong."""

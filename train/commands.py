@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from train.card import Card
     from train.describe import Description, Field, Row
     from train.evaluate import Subject, Top1
+    from train.pictures.command import Reporter
     from train.recipe import AnyRecipe
     from train.sanity import Sanity
 
@@ -46,6 +47,7 @@ QAT = "calibration.qat"
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
 @click.option("--skip-corrupt", is_flag=True, help="Train without the pictures that cannot be decoded.")
 @click.option("--no-sanity", is_flag=True, help="Begin without the quick checks of `sightline sanity`.")
+@click.option("--report", is_flag=True, help="Of a classifier: write OUT/<name>.report.html, with pictures.")
 @click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Log every epoch there.")
 @click.option("--checkpoint-every", type=click.FloatRange(min=0), default=120, show_default=True, metavar="S")
 @click.option("--qat", is_flag=True, help="Train a few epochs more with int8's rounding; also writes a plan.")
@@ -60,6 +62,7 @@ def train(
     resume: bool,
     skip_corrupt: bool,
     no_sanity: bool,
+    report: bool,
     tensorboard: Path | None,
     checkpoint_every: float,
     qat: bool,
@@ -85,7 +88,8 @@ def train(
     source = _data_source(chosen, data)
     of_model = {"start": start, "sanity": False} if qat else {"sanity": not no_sanity}
     kind: type[Job] = resolve(f"{QAT}:QatJob") if qat else Job
-    job = kind(chosen, source, out, command, resume, checkpoint_every, tensorboard=tensorboard, **of_model)
+    more = {"tensorboard": tensorboard, "report": report, **of_model}
+    job = kind(chosen, source, out, command, resume, checkpoint_every, **more)
     try:
         card = job.run()
     except KeyboardInterrupt:
@@ -95,6 +99,8 @@ def train(
         click.echo(f"\nStopped; no model was written ({go_on}).", err=True)
         sys.exit(2)
     click.echo(_summary(card, job.model_path))
+    if report:
+        click.echo(f"report      {job.report_path}")
 
 
 @click.command()
@@ -172,6 +178,12 @@ def describe(model: Path, floor: bool) -> None:
 @click.option(
     "--corrupt", is_flag=True, help="Of a classifier: also under JPEG, blur, noise, light, coarse pixels."
 )
+@click.option(
+    "--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Of a classifier: pictures."
+)
+@click.option(
+    "--image", type=click.Path(path_type=Path), help="Of --report: what the layers make of this one."
+)
 def evaluate(
     model: str,
     data: str,
@@ -184,6 +196,8 @@ def evaluate(
     json_path: Path | None,
     plot: Path | None,
     corrupt: bool,
+    report: Path | None,
+    image: Path | None,
 ) -> None:
     """Measure MODEL, a .keras file (on Keras) or a bundle (as a device runs it).
 
@@ -192,17 +206,22 @@ def evaluate(
     """
     from train.detection.command import DetectionOptions, evaluate_faces
     from train.evaluate import open_subject
+    from train.pictures.command import ReportOptions
 
+    wanted = ReportOptions(report, image)
+    wanted.check()
     options = DetectionOptions(data, split, limit, size, plot)
     with closing(open_subject(model, backend, precision)) as subject:
         if subject.task == "faces":
             if corrupt:
                 raise InputError(f"--corrupt: for classifiers only; {subject.name} is a face detector.")
+            wanted.refuse_for(subject)
             result = evaluate_faces(subject, options)
         else:
             options.refuse_for(subject)
+            reporter = wanted.reporter(subject, model)
             images = images_of(data, split, subject.input, limit, skip_corrupt)
-            result = _evaluate_top1(subject, images, corrupt)
+            result = _evaluate_top1(subject, images, corrupt, reporter)
     if json_path:
         write_text(json_path, json.dumps(result, indent=2) + "\n")
 
@@ -322,16 +341,22 @@ def _field_text(field: Field) -> tuple[str, str]:
 # -- evaluate -------------------------------------------------------------------------------------
 
 
-def _evaluate_top1(subject: Subject, images: LabelledImages, corrupt: bool) -> dict[str, Any]:
+def _evaluate_top1(
+    subject: Subject, images: LabelledImages, corrupt: bool, reporter: Reporter | None
+) -> dict[str, Any]:
+    from train.ensemble import Member
     from train.evaluate import check_labels
 
     check_labels(images, subject.labels, subject.name)
-    top1 = _measured(subject, images)
+    answers = Member.measured(subject, images) if reporter else None
+    top1 = answers.top1 if answers else _measured(subject, images)
     low, high = top1.ci95
     click.echo(
         f"top-1 {top1.per_cent:.2f} % (95 % interval {low:.2f} to {high:.2f}) of {top1.n} images, "
         f"{images.source}; {subject.backend} {subject.precision}"
     )
+    if reporter and answers:
+        click.echo(reporter.write(images, answers))
     about = {"model": subject.name, "data": images.source}
     how = {"backend": subject.backend, "precision": subject.precision}
     return about | top1.as_json() | how | (_corruptions(subject, images, top1) if corrupt else {})

@@ -15,12 +15,15 @@ from edge.files import sha256
 from edge.tables import resolve
 from train.backend import import_keras
 from train.card import Card, this_machine, weights_sha256, write_card
+from train.pictures.command import report_of_training
+from train.pictures.report import check_report
 from train.recipe import AnyRecipe
 from train.weights import save_keras
 
 if TYPE_CHECKING:
     import keras
 
+    from train.data import LabelledImages
     from train.fit import About, Lesson, Metrics, Trained, Watcher
     from train.watch import Watch
 
@@ -34,6 +37,7 @@ class Job:
         out: the folder for the model, its card and, meanwhile, the checkpoint.
         command: that trains the same again, for the card.
         tensorboard: the folder for its logs, see `train.tensorboard`; None for none.
+        report: whether to write a page of what a classifier has learnt and where it errs, see `train.pictures`.
         sanity: whether the quick checks come first, see `train.sanity`; a resumed training has had them.
         resume: whether to go on from the checkpoint; checkpoint_interval_s: how often to leave one.
     """
@@ -46,6 +50,12 @@ class Job:
     checkpoint_interval_s: float
     sanity: bool = True
     tensorboard: Path | None = None
+    report: bool = False
+
+    @property
+    def report_path(self) -> Path:
+        """The page to come, where `report` asks for one."""
+        return self.out / f"{self.recipe.name}.report.html"
 
     @property
     def model_path(self) -> Path:
@@ -69,8 +79,11 @@ class Job:
         _check_writable(self.out)
         if self.tensorboard is not None:
             _check_writable(self.tensorboard, "--tensorboard")
+        if self.report:
+            check_report(self.report_path)
         import_keras()
         lesson = self.lesson()
+        images = self._judged(lesson)
         trained = self._fit(lesson)
         metrics = _last_epoch(trained.metrics) | lesson.test(trained.model)
         save_keras(trained.model, self.model_path)
@@ -78,7 +91,21 @@ class Job:
         card = self._card(lesson.about, trained, metrics)
         write_card(card, self.model_path)
         self.checkpoint.unlink(missing_ok=True)
+        if images is not None:
+            report_of_training(self.report_path, images, trained.model, card)
         return card
+
+    def _judged(self, lesson: Lesson) -> LabelledImages | None:
+        """The images of the report, None where none is wanted; raises InputError where there cannot be one."""
+        images: LabelledImages | None = getattr(lesson, "judged", None)
+        if not self.report:
+            return None
+        if images is None:
+            raise InputError(
+                f"--report: for the training of classifiers in float; recipe {self.recipe.name} is for another. "
+                "`sightline evaluate BUNDLE --report FILE.html` reports an exported one."
+            )
+        return images
 
     def lesson(self) -> Lesson:
         """What the recipe teaches; raises InputError where the data are wrong."""

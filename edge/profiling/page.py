@@ -15,7 +15,7 @@ from edge.frame import MODEL_STAGES, STAGES
 from edge.profiling.page_facts import conditions, load, part, what_was_run
 from edge.profiling.page_layers import layers
 from edge.profiling.page_plots import Plot, Scale, bar_row, legend, log_scale, ms, table
-from edge.profiling.page_style import STYLE
+from edge.profiling.page_style import STYLE, document
 
 Report = Mapping[str, Any]
 
@@ -41,12 +41,7 @@ def page(report: Report) -> str:
         conditions(report),
         what_was_run(report),
     )
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(_name(report))}: latency</title><style>{STYLE}</style>"
-        f"<body>{''.join(sections)}</body></html>\n"
-    )
+    return document(f"{_name(report)}: latency", STYLE, sections)
 
 
 class _Timings:

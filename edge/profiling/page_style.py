@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from html import escape
+
+
+def document(title: str, style: str, sections: Iterable[str]) -> str:
+    """One page that needs nothing else: the title is text, style and sections are CSS and HTML already."""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{style}</style><body>{''.join(sections)}</body></html>\n"
+    )
+
+
 STYLE = """
 :root { --ink: #1c2430; --soft: #5b6676; --line: #dfe4ea; --bad: #c2341d; --paper: #fff; --tile: #f4f6f8;
   --decode: #2b6cb0; --wait: #a3acb8; --preprocess: #d99a1c; --infer: #14804a; --postprocess: #8a4fbf;

@@ -23,7 +23,7 @@ def check_plot_path(path: Path) -> None:
     """Before minutes of measuring: is it of a format that can be drawn? Raises InputError."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"Cannot plot to {path}: expected a name that ends in {', '.join(SUFFIXES)}.")
-    _figure_class()
+    figure_class("--plot")
 
 
 def plot(path: Path, title: str, lines: dict[str, Line]) -> None:
@@ -32,7 +32,7 @@ def plot(path: Path, title: str, lines: dict[str, Line]) -> None:
     Raises:
         InputError: the file cannot be written. MissingPackageError: matplotlib is not installed.
     """
-    figure = _figure_class()(figsize=(6.4, 5.2), dpi=150, layout="constrained")
+    figure = figure_class("--plot")(figsize=(6.4, 5.2), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     for index, (label, (recall, precision)) in enumerate(lines.items()):
         # A detector says nothing beyond its last recall: the line ends there, as its area does.
@@ -57,10 +57,14 @@ def _style(axes: Any, title: str) -> None:
     axes.legend(loc="lower left", frameon=False, fontsize=9)
 
 
-def _figure_class() -> Any:
-    """Matplotlib's figure without its global state, which would want a display."""
+def figure_class(option: str) -> Any:
+    """Matplotlib's figure without its global state, which would want a display.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed, and `option` needs it.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingPackageError("matplotlib", "train", "--plot") from error
+        raise MissingPackageError("matplotlib", "train", option) from error
     return Figure
