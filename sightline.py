@@ -12,7 +12,7 @@ COMMANDS = {
     "sanity": ("train.commands:sanity", "The checks before a training: first loss, layers, gradient."),
     "describe": ("train.commands:describe", "Layers of a model: shapes, parameters, MACs, receptive field."),
     "export": ("export.commands:export", "A Keras model to a proven bundle."),
-    "evaluate": ("train.commands:evaluate", "Accuracy of a model or a bundle: top-1, or AP50 of faces."),
+    "evaluate": ("train.evaluate_command:evaluate", "Of a model or a bundle: top-1, or AP50 of faces."),
     "baselines": ("train.baselines_command:baselines", "Five kinds of classifier on pixels and on features."),
     "ensemble": ("train.baselines_command:ensemble", "Top-1 of several classifiers, and of all together."),
     "predict": ("edge.predict:predict", "Results for pictures or a video, one JSON object a line."),

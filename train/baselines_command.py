@@ -18,8 +18,9 @@ from rich.table import Table
 from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.files import write_text
-from train.commands import DATA_HELP, images_of
+from train.commands import DATA_HELP
 from train.data import SPLITS, LabelledImages, check_classes, few, load
+from train.evaluate_command import images_of
 
 if TYPE_CHECKING:
     from train.baselines import Result, Rows

@@ -144,6 +144,8 @@ def report_of_training(path: Path, images: LabelledImages, network: Any, card: C
     """The report at the end of a training, on the images that its lesson is judged by."""
     subject = Subject(card.name, card.task, card.labels, card.input, "keras", "fp32", network)
     held_out = "validation_top1" in card.metrics
-    remark = ", held out of the training" if held_out else ": none were held out, so it is the test split"
+    kept, tested = " that were held out of the training", ": none were held out, so it is the test split"
     answers = Member.measured(subject, images)
-    return Reporter(path, subject, Behind(network, card), None, "").write(images, answers, remark)
+    return Reporter(path, subject, Behind(network, card), None, "").write(
+        images, answers, kept if held_out else tested
+    )

@@ -70,7 +70,8 @@ def matrix(name: str, counts: Counts, labels: Sequence[str]) -> bytes:
     side = min(16.0, 2.4 + 0.5 * size)
     figure = figure_class(OPTION)(figsize=(side, side), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    axes.imshow(shades(counts), cmap="Blues", vmin=0, vmax=1.25)
+    dark = shades(counts)
+    axes.imshow(dark, cmap="Blues", vmin=0, vmax=1.25)
     axes.imshow(
         np.ma.masked_array(np.full(counts.shape, 0.25), ~np.eye(size, dtype=bool)),
         cmap="Greys",
@@ -85,7 +86,8 @@ def matrix(name: str, counts: Counts, labels: Sequence[str]) -> bytes:
     if size <= NUMBERED:
         for (row, column), count in np.ndenumerate(counts):
             if count:
-                axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8)
+                ink = "white" if dark[row, column] > 0.7 else "black"
+                axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, color=ink)
     axes.set(xlabel="answer", ylabel="what it is")
     axes.tick_params(length=0)
     _bare(axes, name, grid=False)
@@ -109,7 +111,7 @@ def mistakes(name: str, images: LabelledImages, found: Sequence[Mistake]) -> byt
     for axes, mistake in zip(cells, found, strict=False):
         axes.imshow(images.images[mistake.index])
         answer, truth = (_short(images.class_names[index]) for index in (mistake.answer, mistake.truth))
-        words = f"{answer} {100 * mistake.confidence:.1f} %\nis {truth}, {100 * mistake.for_truth:.1f} %"
+        words = f"{answer}, {100 * mistake.confidence:.1f} %\nis {truth}, {100 * mistake.for_truth:.1f} %"
         axes.set_title(words, fontsize=8, parse_math=False)
     figure.suptitle(name, x=0.01, ha="left", fontsize=11, parse_math=False)
     return _png(figure)

@@ -54,12 +54,15 @@ class Maps:
 def filters(model: keras.Model) -> Filters | None:
     """Of the first convolution, or the templates of a dense layer on the pixels themselves.
 
-    None where the first layer with a kernel is neither, or does not read three colours.
+    None where the first layer with a kernel is neither, or does not read three colours. That which a recipe's
+    `preprocess` put before the network is passed over.
     """
+    from train.choices.inputs import NAME
+
     before: list[str] = []
     for layer in _layers(model):
         kernel = getattr(layer, "kernel", None)
-        if kernel is None:
+        if kernel is None or layer.name == NAME:
             before.append(type(layer).__name__)
             continue
         values = np.asarray(_numpy(kernel), np.float32)

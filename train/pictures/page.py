@@ -23,6 +23,9 @@ from train.pictures.raster import matrix_sheet, png, thumbnail
 TABLE_CLASSES = 20
 """Classes up to which the matrix is a table with numbers; beyond it is a picture."""
 
+LEVEL = 3
+"""Characters up to which a column's name stands upright."""
+
 OPEN_CLASSES = 25
 """So many of the worst classes are shown at once; the others unfold."""
 
@@ -34,21 +37,25 @@ LOOK = """
 .c-train { --c: var(--decode); } .c-held { --c: var(--preprocess); } .c-answer { --c: var(--decode); }
 .said { list-style: none; padding: 0; } .said b { color: var(--ink); font-weight: 600; }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.5rem; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5rem, 1fr)); gap: 1rem .8rem; }
+.grid { display: grid; grid-template-columns: repeat(6, 1fr); gap: 1rem .8rem; }
 figure { margin: 0 0 1.2rem; } figcaption { font-size: .85rem; color: var(--soft); overflow-wrap: anywhere; }
 .grid figure { margin: 0; }
 .grid img, .seen img { width: 100%; border-radius: .3rem; display: block; background: var(--tile); }
 .grid figcaption b { color: var(--ink); }
-.sheet img { max-width: 100%; height: auto; image-rendering: pixelated; display: block; margin-top: .25rem; }
+.sheets { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.5rem; align-items: end; }
+.sheet img { width: 100%; max-width: 33rem; height: auto; image-rendering: pixelated; display: block;
+             margin-top: .25rem; }
 .seen { display: flex; gap: 1rem; align-items: center; margin-bottom: 1.2rem; } .seen img { width: 8rem; flex: none; }
 .matrix th, .matrix td { padding: .25rem .3rem; text-align: center; border: 0; min-width: 2.4rem; font-size: .85rem; }
 .matrix th { color: var(--soft); font-weight: 400; } .matrix tbody th { text-align: right; white-space: nowrap; }
 .matrix tbody th { position: sticky; left: 0; background: var(--paper); }
-.matrix thead th span { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; }
+.matrix thead th .up { writing-mode: vertical-rl; transform: rotate(180deg); white-space: nowrap; }
 .matrix td { background: rgb(66 133 205 / var(--a, 0)); border: 1px solid var(--paper); }
-.matrix td.on { background: var(--tile); font-weight: 600; } .matrix thead th { vertical-align: bottom; }
+.matrix td.on { background: var(--line); font-weight: 600; } .matrix thead th { vertical-align: bottom; }
+.classes .bar { grid-template-columns: minmax(6rem, 14rem) 1fr 9rem; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--soft); }
-@media (max-width: 34rem) { .two { grid-template-columns: 1fr; } .grid { grid-template-columns: repeat(3, 1fr); } }
+@media (max-width: 34rem) { .classes .bar { grid-template-columns: 5.4rem 1fr 8.4rem; }
+.two, .sheets { grid-template-columns: 1fr; } .grid { grid-template-columns: repeat(3, 1fr); } }
 """
 
 
@@ -70,8 +77,7 @@ def _head(evidence: Evidence) -> str:
     top1, card = evidence.answers.top1, evidence.card
     low, high = top1.ci95
     tiles = [
-        ("top-1", f"{top1.per_cent:.2f} <small>%</small>"),
-        ("95 % interval", f"{low:.2f} – {high:.2f}"),
+        (f"top-1 ({low:.2f} – {high:.2f})", f"{top1.per_cent:.2f} <small>%</small>"),
         ("images", f"{top1.n:,}"),
         ("mistakes", f"{top1.n - top1.right:,}"),
         ("parameters", f"{card.parameters:,}" if card and card.parameters else ""),
@@ -159,19 +165,19 @@ def _classes(counts: Counts, labels: Sequence[str], overall: float) -> str:
     rows = [_class_row(part, floor, overall) for part in parts]
     sizes = {part.top1.n for part in parts}
     number = f"{sizes.pop():,}" if len(sizes) == 1 else f"{min(sizes):,} to {max(sizes):,}"
+    more = max(0, len(rows) - OPEN_CLASSES)
     missing = len(labels) - len(parts)
-    more = "".join(rows[OPEN_CLASSES:])
     return (
         "<h2>Accuracy by class</h2><p>The worst first; the line is the accuracy of all images. Each class's own "
         f"interval (95 %, Wilson), on an axis from {floor} to 100 %, of {number} images a class."
         + (f" {missing} classes have no image here." if missing else "")
-        + f'</p><div class="wide">{"".join(rows[:OPEN_CLASSES])}</div>'
-        + (
-            f'<details><summary>{len(rows) - OPEN_CLASSES} more</summary><div class="wide">{more}</div></details>'
-            if more
-            else ""
-        )
+        + f"</p>{_bars(rows[:OPEN_CLASSES])}"
+        + (f"<details><summary>{more} more</summary>{_bars(rows[OPEN_CLASSES:])}</details>" if more else "")
     )
+
+
+def _bars(rows: Sequence[str]) -> str:
+    return f'<div class="wide classes">{"".join(rows)}</div>'
 
 
 def _class_row(part: ClassAccuracy, floor: int, overall: float) -> str:
@@ -182,15 +188,15 @@ def _class_row(part: ClassAccuracy, floor: int, overall: float) -> str:
         return (per_cent - floor) / span
 
     whisker = (x(low), x(high) - x(low), "c-answer faint")
-    point = (max(0.0, x(part.top1.per_cent) - 0.006), 0.012, "c-answer")
+    point = (min(max(0.0, x(part.top1.per_cent) - 0.006), 0.988), 0.012, "c-answer")
     value = f"{part.top1.per_cent:.1f}  ({low:.1f} – {high:.1f})"
     return bar_row(escape(part.label), value, [whisker, point], mark=x(overall))
 
 
 def _matrix(counts: Counts, labels: Sequence[str]) -> str:
     said = (
-        "<h2>Confusion</h2><p>Rows: what it is. Columns: the answer. The darker a mistake, the larger its share of "
-        "the row; what was right is grey.</p>"
+        "<h2>Confusion</h2><p>Rows: what it is. Columns: the answer. The stronger a mistake's blue, the larger its "
+        "share of the row; what was right is grey.</p>"
     )
     shaded = _matrix_table if len(labels) <= TABLE_CLASSES else _matrix_picture
     return said + shaded(counts, labels) + _pairs(counts, labels)
@@ -198,7 +204,8 @@ def _matrix(counts: Counts, labels: Sequence[str]) -> str:
 
 def _matrix_table(counts: Counts, labels: Sequence[str]) -> str:
     opacity = 0.75 * shades(counts)
-    head = "".join(f'<th scope="col"><span>{escape(label)}</span></th>' for label in labels)
+    turned = ' class="up"' if max(map(len, labels)) > LEVEL else ""
+    head = "".join(f'<th scope="col"><span{turned}>{escape(label)}</span></th>' for label in labels)
     body = []
     for row, label in enumerate(labels):
         cells = "".join(
@@ -219,7 +226,10 @@ def _matrix_table(counts: Counts, labels: Sequence[str]) -> str:
 def _matrix_picture(counts: Counts, labels: Sequence[str]) -> str:
     content = png(matrix_sheet(np.asarray(shades(counts))))
     alt = f"confusion matrix of {len(labels)} classes; the most frequent mistakes are in the table below"
-    return f'<figure class="sheet">{_image(content, alt)}</figure>'
+    caption = (
+        "<figcaption>In the order of the labels; confusion.png, beside this page, names them.</figcaption>"
+    )
+    return f'<figure class="sheet">{caption}{_image(content, alt)}</figure>'
 
 
 def _pairs(counts: Counts, labels: Sequence[str]) -> str:
@@ -227,10 +237,10 @@ def _pairs(counts: Counts, labels: Sequence[str]) -> str:
     if not found:
         return ""
     rows = [
-        (f"{escape(p.truth)} taken for {escape(p.answer)}", f"{p.count:,}", f"{p.n:,}", f"{p.per_cent:.1f}")
+        (f"{escape(p.truth)} taken for {escape(p.answer)}", f"{p.count:,} of {p.n:,}", f"{p.per_cent:.1f}")
         for p in found
     ]
-    return "<h3>Most often mixed up</h3>" + table(("mistake", "images", "of", "%"), rows)
+    return "<h3>Most often mixed up</h3>" + table(("mistake", "images", "%"), rows)
 
 
 # -- pictures -------------------------------------------------------------------------------------
@@ -255,8 +265,8 @@ def _mistake(evidence: Evidence, mistake: Mistake) -> str:
     alt = f"{truth}, taken for {answer} with {100 * mistake.confidence:.1f} %"
     picture = png(thumbnail(evidence.images.images[mistake.index], PICTURE_PX))
     return (
-        f"<figure>{_image(picture, alt)}<figcaption><b>{escape(answer)} {100 * mistake.confidence:.1f} %</b><br>"
-        f"is {escape(truth)}, {100 * mistake.for_truth:.1f} %<br>number {mistake.index}</figcaption></figure>"
+        f"<figure>{_image(picture, alt)}<figcaption><b>{escape(answer)}</b>, {100 * mistake.confidence:.1f}&nbsp;%"
+        f"<br>is {escape(truth)}, {100 * mistake.for_truth:.1f}&nbsp;%<br>number {mistake.index}</figcaption></figure>"
     )
 
 
@@ -267,21 +277,22 @@ def _filters(evidence: Evidence, sheet: Sheet | None) -> str:
     if sheet is None:
         return f"{title}<p>The first layer is no convolution of red, green and blue: there is nothing to draw.</p>"
     return (
-        f"{title}<p>Grey is a weight of zero, each filter in its own scale. Smooth edges and patches of colour have "
-        "learnt; what looks like noise has not, or was regularised too little.</p>" + _figure(sheet)
+        f"{title}<p>Grey is a weight of zero, each filter in its own scale. A trained first layer looks for edges and "
+        "patches of colour; large filters like noise were trained too briefly, or regularised too little.</p>"
+        + _figure(sheet)
     )
 
 
 def _maps(evidence: Evidence, drawn: Drawn) -> str:
     if not drawn.maps:
         return ""
-    best = ", ".join(f"{label} {100 * p:.1f} %" for label, p in drawn.seen)
+    best = ", ".join(f"{label} ({100 * p:.1f} %)" for label, p in drawn.seen)
     picture = _image(png(thumbnail(evidence.picture, PICTURE_PX)), f"the picture: {evidence.picture_name}")
     return (
         "<h2>What the layers make of a picture</h2>"
         f'<div class="seen">{picture}<p>{escape(evidence.picture_name)}: {escape(best)}. Each layer in one scale, dark '
         "its least value and light its largest. A channel that is dark for every picture does nothing.</p></div>"
-        + "".join(_figure(sheet) for sheet in drawn.maps)
+        + f'<div class="sheets">{"".join(_figure(sheet) for sheet in drawn.maps)}</div>'
         + (f"<p>{escape(drawn.left_out)}</p>" if drawn.left_out else "")
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from train.pictures.mistakes import by_class, confusion, worst
 from train.pictures.raster import MOST_TILES, filter_sheet, map_sheet, png
 
 if TYPE_CHECKING:
-    from train.pictures.inside import Maps
+    from train.pictures.inside import Filters, Maps
 
 SUFFIXES = (".html", ".htm")
 MISTAKES = 24
@@ -91,12 +92,21 @@ def _drawn(evidence: Evidence) -> Drawn:
     left_out = (
         f"{len(seen) - len(shown)} layers between these are not shown." if len(shown) < len(seen) else ""
     )
-    filter_sheets = None
-    if first is not None:
-        height, width, _, count = first.kernels.shape
-        caption = f"{first.layer}: {_some(count, 'filters')}, {height} x {width} pixels"
-        filter_sheets = Sheet("filters.png", caption, png(filter_sheet(first)))
-    return Drawn(counts, found, filter_sheets, sheets, left_out, _best(network, evidence))
+    grey = bool((evidence.images.images == evidence.images.images[..., :1]).all())
+    return Drawn(counts, found, _filter_sheet(first, grey), sheets, left_out, _best(network, evidence))
+
+
+def _filter_sheet(first: Filters | None, grey: bool) -> Sheet | None:
+    """Where all pictures are grey, a filter's colours mean nothing: only their sum counts."""
+    if first is None:
+        return None
+    height, width, _, count = first.kernels.shape
+    caption = f"{first.layer}: {_some(count, 'filters')}, {height} x {width} pixels"
+    if grey:
+        mean = first.kernels.mean(axis=2, keepdims=True)
+        first = replace(first, kernels=np.broadcast_to(mean, first.kernels.shape))
+        caption += ", the three colours added, as all pictures are grey"
+    return Sheet("filters.png", caption, png(filter_sheet(first)))
 
 
 def _map_sheet(number: int, maps: Maps) -> Sheet:
