@@ -62,6 +62,21 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def check_writable(folder: Path, option: str) -> None:
+    """Make the folder and try it: hours of work must not end at one that cannot be written.
+
+    Raises:
+        InputError: it cannot; `option` is what names another.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to the folder {folder}: {error.strerror}. Choose another with {option}."
+        ) from error
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
     digest = hashlib.sha256()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from edge.errors import InputError
-from edge.files import sha256
+from edge.files import check_writable, sha256
 from edge.tables import resolve
 from train.backend import import_keras
 from train.card import Card, this_machine, weights_sha256, write_card
@@ -76,9 +75,9 @@ class Job:
             InputError: data, recipe, checkpoint or output folder are wrong.
             CheckFailed: a check before the training failed, or it diverged.
         """
-        _check_writable(self.out)
+        check_writable(self.out, "--out")
         if self.tensorboard is not None:
-            _check_writable(self.tensorboard, "--tensorboard")
+            check_writable(self.tensorboard, "--tensorboard")
         if self.report:
             check_report(self.report_path)
         import_keras()
@@ -159,17 +158,6 @@ class Job:
             weights_sha256=weights_sha256(trained.model),
             model_sha256=sha256(self.model_path),
         )
-
-
-def _check_writable(folder: Path, option: str = "--out") -> None:
-    """Hours of training must not end at a folder that cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(
-            f"Cannot write to the folder {folder}: {error.strerror}. Choose another with {option}."
-        ) from error
 
 
 def _rounded(metrics: Metrics) -> Metrics:

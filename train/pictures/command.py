@@ -88,12 +88,12 @@ class Reporter:
     def write(self, images: LabelledImages, answers: Member, remark: str = "") -> str:
         """Write page and pictures; what was written, in words. `remark` says of the images which they are."""
         subject, behind = self.subject, self.behind
-        about = f"{subject.backend} {subject.precision} on {images.source}, {len(images):,} images{remark}."
         first = (images.images[0], f"image 0 of {images.source}")
         picture, name = first if self.picture is None else (self.picture, self.picture_name)
         evidence = Evidence(
             subject.name,
-            about,
+            f"{subject.backend} {subject.precision}",
+            remark,
             subject.labels,
             images,
             answers,

@@ -102,7 +102,7 @@ def shades(counts: Counts) -> Any:
 
 def mistakes(name: str, images: LabelledImages, found: Sequence[Mistake]) -> bytes:
     """The images, each with the answer and its probability, and with what it is."""
-    columns = min(MISTAKE_COLUMNS, len(found))
+    columns = MISTAKE_COLUMNS  # Also for a single mistake: the title needs the width.
     rows = -(-len(found) // columns)
     figure = figure_class(OPTION)(figsize=(1.75 * columns, 0.5 + 2.1 * rows), dpi=DPI, layout="constrained")
     cells = figure.subplots(rows, columns, squeeze=False).ravel()

@@ -21,7 +21,7 @@ class Evidence:
     """What was measured.
 
     Attributes:
-        name: of the model; about: in a sentence what ran on which images.
+        name: of the model; ran: backend and precision; remark: of the images, which they are.
         labels: one name a class, in the order of the probabilities.
         images: that were answered; answers: to these.
         card: of the Keras model, for the curves and the costs; None where there is none.
@@ -30,7 +30,8 @@ class Evidence:
     """
 
     name: str
-    about: str
+    ran: str
+    remark: str
     labels: tuple[str, ...]
     images: LabelledImages
     answers: Member
@@ -39,6 +40,11 @@ class Evidence:
     no_network: str
     picture: Image
     picture_name: str
+
+    @property
+    def title(self) -> str:
+        """What ran on what: above every picture."""
+        return f"{self.name}, {self.ran}, {self.images.source}"
 
     @property
     def history(self) -> History:
@@ -57,7 +63,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the pages shows beyond the evidence.
+    """What the page shows beyond the evidence.
 
     Attributes:
         counts: the confusion matrix; worst: the worst mistakes.

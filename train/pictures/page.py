@@ -76,6 +76,7 @@ def page(evidence: Evidence, drawn: Drawn) -> str:
 def _head(evidence: Evidence) -> str:
     top1, card = evidence.answers.top1, evidence.card
     low, high = top1.ci95
+    about = f"{evidence.ran} on {evidence.images.source}, {top1.n:,} images{evidence.remark}."
     tiles = [
         (f"top-1 ({low:.2f} – {high:.2f})", f"{top1.per_cent:.2f} <small>%</small>"),
         ("images", f"{top1.n:,}"),
@@ -85,7 +86,7 @@ def _head(evidence: Evidence) -> str:
     ]
     shown = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in tiles if value)
     return (
-        f"<h1>{escape(evidence.name)}</h1><p>{escape(evidence.about)}</p><div class='tiles'>{shown}</div>"
+        f"<h1>{escape(evidence.name)}</h1><p>{escape(about)}</p><div class='tiles'>{shown}</div>"
         + "".join(f"<p>{escape(note)}</p>" for note in evidence.images.notes)
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edge.errors import InputError
-from edge.files import whole_folder, write_text
+from edge.files import check_writable, whole_folder, write_text
 from train.curves import hints
 from train.detection.plot import figure_class
 from train.pictures import draw
@@ -42,7 +42,8 @@ def check_report(path: Path) -> None:
     """Before minutes of measuring: can the report be written there?
 
     Raises:
-        InputError: the name does not end in .html, or its folder holds files that are not a report's.
+        InputError: the name does not end in .html, the folder cannot be written, or the pictures' folder
+            holds files that are not a report's.
         MissingPackageError: Matplotlib is not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
@@ -58,6 +59,7 @@ def check_report(path: Path) -> None:
             )
     elif folder.exists() or path.is_dir():
         raise InputError(f"--report {path}: {folder if folder.exists() else path} is in the way.")
+    check_writable(path.parent, draw.OPTION)
 
 
 def write_report(path: Path, evidence: Evidence) -> int:
@@ -72,10 +74,13 @@ def write_report(path: Path, evidence: Evidence) -> int:
     drawn = _drawn(evidence)
     files = _files(evidence, drawn)
     text = page(evidence, drawn)
-    with whole_folder(folder_of(path)) as folder:
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-    write_text(path, text)
+    try:
+        with whole_folder(folder_of(path)) as folder:
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+        write_text(path, text)
+    except OSError as error:
+        raise InputError(f"Cannot write {path}: {error.strerror}. Choose another {draw.OPTION}.") from error
     return len(files)
 
 
@@ -133,15 +138,14 @@ def _best(network: Any, evidence: Evidence) -> tuple[tuple[str, float], ...]:
 
 def _files(evidence: Evidence, drawn: Drawn) -> dict[str, bytes]:
     """Content by name; there is no curve without a history, and no mistakes where there are none."""
-    name, labels, counts = evidence.name, evidence.labels, drawn.counts
-    title = f"{name}, {evidence.images.source}"
+    title, labels, counts = evidence.title, evidence.labels, drawn.counts
     overall = evidence.answers.top1.per_cent
     files = {
         "classes.png": draw.classes(title, by_class(counts, labels), overall),
         "confusion.png": draw.matrix(title, counts, labels),
     }
     if evidence.history:
-        files["curves.png"] = draw.curves(name, evidence.history, hints(evidence.history))
+        files["curves.png"] = draw.curves(evidence.name, evidence.history, hints(evidence.history))
     if drawn.worst:
         files["mistakes.png"] = draw.mistakes(title, evidence.images, drawn.worst)
     for sheet in (*((drawn.filters,) if drawn.filters else ()), *drawn.maps):
