@@ -90,7 +90,7 @@ def _bytes(values: NDArray[np.floating]) -> Image:
 
 
 def _sized(tile: Image) -> Image:
-    return _enlarged(thumbnail(tile, LARGEST_PX), max(1, LEAST_PX // max(tile.shape[:2])))
+    return _enlarged(thumbnail(tile, LARGEST_PX), max(1, -(-LEAST_PX // max(tile.shape[:2]))))
 
 
 def _enlarged(pixels: Image, factor: int) -> Image:

@@ -62,15 +62,16 @@ def test_branches_and_sums_end_a_chain(picture: np.ndarray) -> None:
     assert [found.layer for found in maps(model, picture)] == ["a", "relu"]
 
 
-def test_a_nested_model_is_opened(picture: np.ndarray) -> None:
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_a_nested_model_is_opened(factor: float, picture: np.ndarray) -> None:
     inner_pixels = keras.Input((4, 6, 3))
     inner = keras.Model(inner_pixels, layers.ReLU(name="inner_relu")(difference()(inner_pixels)), name="base")
-    outer_pixels = keras.Input((4, 6, 3))
-    scaled = layers.Rescaling(2.0)(outer_pixels)
-    model = keras.Model(outer_pixels, layers.Dense(2)(layers.GlobalAveragePooling2D()(inner(scaled))))
+    before = [layers.Rescaling(factor)] if factor != 1 else []
+    ends = [layers.GlobalAveragePooling2D(), layers.Dense(2)]
+    model = keras.Sequential([keras.Input((4, 6, 3)), *before, inner, *ends])
     (only,) = maps(model, picture)
     assert only.layer == "inner_relu"
-    assert only.values[..., 0] == pytest.approx(2 * rising(picture), abs=1e-6)
+    assert only.values[..., 0] == pytest.approx(factor * rising(picture), abs=1e-6)
     found = filters(model)
     assert found is not None
     assert (found.layer, found.kernels.shape) == ("edges", (1, 2, 3, 2))
