@@ -66,7 +66,7 @@ class Daemon:
         """What it has said so far, standard error included."""
         return "".join((self.folder / name).read_text(errors="replace") for name in ("out.txt", "err.txt"))
 
-    def wait_printed(self, text: str, patience_s: float = 60.0) -> float:
+    def wait_printed(self, text: str, patience_s: float = 180.0) -> float:
         """When it had printed this, on the monotonic clock; raises GaveUp."""
         return wait_until(lambda: text in self.printed, patience_s)
 

@@ -75,9 +75,24 @@ def _value(found: re.Match[str], environment: Mapping[str, str]) -> str:
 def masked(address: str) -> str:
     """An address for display: without its user and password, and without secrets in its query.
 
-    Everything up to the last `@` is hidden, whatever it is: a password may hold any sign.
+    Everything up to the last `@` is hidden, whatever it is: a password may hold any sign. In a pipeline that may be in
+    the middle of an element's password, whose rest is then hidden as the value that it is.
     """
+    if "gst://" in address.lower():
+        return _masked_pipeline(address)
     return _QUERY.sub(rf"\1{MASK}", _USER_INFO.sub(f"{MASK}@", address))
+
+
+def _masked_pipeline(text: str) -> str:
+    """All that either pattern finds in the text as it is written; what overlaps becomes one mask."""
+    found = [(match.start(), match.end() - 1) for match in _USER_INFO.finditer(text)]  # the `@` stays
+    found += [(match.end(1), match.end()) for match in _QUERY.finditer(text)]
+    shown, end = "", 0
+    for begin, stop in sorted(found):
+        if begin > end or not shown:
+            shown += text[end:begin] + MASK
+        end = max(end, stop)
+    return shown + text[end:]
 
 
 def masked_in_text(text: str) -> str:

@@ -36,11 +36,14 @@ class Deadlines:
         silence_s: without a frame, once frames came; or five frame intervals, whichever is more. Less than
             the 2 s within which a lost camera is to be declared so, since noticing takes a moment too.
         connect_s: to answer; then the child gives up by itself.
-        first_frame_s: from the request to the first frame; then the child is killed.
+        start_s: until it begins with the request: its interpreter and its libraries take half a second to start,
+            and ten on a machine that is busy, where to kill it would mean to begin anew.
+        first_frame_s: from then to the first frame; then the child is killed.
     """
 
     silence_s: float = 1.8
     connect_s: float = 5.0
+    start_s: float = 30.0
     first_frame_s: float = 12.0
 
 
@@ -152,7 +155,10 @@ class Connection:
         if self._asked_s is None:
             return self._retry_s
         if self._first_s is None:
-            return self._asked_s + self._deadlines.first_frame_s
+            begun_s = self._child.begun_s if self._child is not None else None
+            if begun_s is None:
+                return self._asked_s + self._deadlines.start_s
+            return begun_s + self._deadlines.first_frame_s
         quiet_since_s = max(self._heard_s, entered_s) if self._lossless else self._heard_s
         part = 1.0 if self._spare is not None else SPARE_PART
         return max(quiet_since_s + part * self._pace.silence_s, entered_s + LEAST_LOOK_S)
@@ -162,11 +168,17 @@ class Connection:
         if self._asked_s is None:
             self._connect(now_s)
         elif self._first_s is None:
-            self._replace_child(f"no picture within {self._deadlines.first_frame_s:.0f} s of connecting")
+            self._replace_child(self._too_late())
         elif self._spare is None:
             self._prepare_spare(now_s)
         else:
             self._replace_child(f"no picture for {now_s - self._heard_s:.1f} s")
+
+    def _too_late(self) -> str:
+        """Why a child without a frame is given up."""
+        if self._child is not None and self._child.begun_s is None:
+            return f"its decoder did not start within {self._deadlines.start_s:.0f} s"
+        return f"no picture within {self._deadlines.first_frame_s:.0f} s of connecting"
 
     def _wait(self, timeout_s: float) -> Token | dict[str, Any] | None:
         if self._child is not None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class DecoderProcess:
 
     Attributes:
         pid: of the child.
+        begun_s: when it began with what it was asked last, on the monotonic clock; None before: it may still start.
         fps: nominal frames a second of the stream it reads; 0.0 where it states none.
     """
 
@@ -94,6 +96,7 @@ class DecoderProcess:
         self._asked = self._gone = self._drained = False
         self._outcomes: deque[dict[str, Any]] = deque()
         self.fps = 0.0
+        self.begun_s: float | None = None
         try:
             self._process = subprocess.Popen(
                 [*command(decoder, interpreter), str(theirs.fileno())],
@@ -114,6 +117,7 @@ class DecoderProcess:
 
     def ask(self, request: dict[str, Any]) -> None:
         """Have it connect. It answers with messages, see `wait`."""
+        self.begun_s = None
         pipes = () if self._asked else (self._ready, self._their_ready, self._their_free)
         with suppress(OSError):  # it is gone, which `wait` tells
             link.send(self._link, request, pipes)
@@ -204,6 +208,8 @@ class DecoderProcess:
                 if message["is"] == "ring":
                     layout = Layout.checked(**message["layout"])
                     self._rings[message["generation"]] = _Ring.of(layout, *descriptors)
+                elif message["is"] == "begun":
+                    self.begun_s = time.monotonic()
                 elif message["is"] == "connected":
                     self.fps = float(message["fps"])
                 else:

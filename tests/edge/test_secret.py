@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edge.config import CameraSettings, StreamSettings
@@ -36,6 +36,30 @@ def test_literal_password_of_any_shape_is_masked(password: str) -> None:
     assert masked(f"http://h/v?width=3&token={quote(password, safe='')}") == "http://h/v?width=3&token=***"
     camera = CameraSettings(name="door", source=f"rtsp://admin:{password}@10.0.0.5/main")
     assert repr(camera) == repr(CameraSettings(name="door", source=shown))
+
+
+@given(st.text("@%=: ?&;<>[]~.é", max_size=4), st.text("@%=: ?&;<>[]~.é", max_size=4))
+@example("%@", "")
+def test_passwords_of_elements_in_a_pipeline_are_masked_whatever_they_hold(before: str, behind: str) -> None:
+    secret = f"{before}hunter22{behind}"
+    for shape in (
+        f'gst://rtspsrc location=rtsp://h:9/x user-id=me user-pw="{secret}" ! decodebin',
+        f"gst://rtspsrc user-pw='{secret}' location=rtsp://me:{secret}@h:9/x ! decodebin",
+        f"fault://gst://souphttpsrc location=http://me:{quote(secret)}@h/x?token={quote(secret)} ! a?freeze=1..2",
+    ):
+        assert "hunter22" not in masked(shape), shape
+
+
+def test_the_rest_of_a_pipeline_stays_readable() -> None:
+    assert (
+        masked("gst://videotestsrc is-live=true ! video/x-raw")
+        == "gst://videotestsrc is-live=true ! video/x-raw"
+    )
+    assert masked('gst://rtspsrc user-pw="x@y" ! decodebin') == "gst://*** ! decodebin"
+    assert (
+        masked("gst://rtspsrc location=rtsp://h/x user-pw=xy ! a")
+        == "gst://rtspsrc location=rtsp://h/x user-pw=*** ! a"
+    )
 
 
 @given(passwords)

@@ -64,6 +64,7 @@ class Work:
                 ready_read, ready_write, free_read = pipes
                 ring = RingWriter(self._parent, ready_read, ready_write, free_read)
             ring.lossless = request["lossless"]
+            link.send(self._parent, {"is": "begun"})  # the start of an interpreter is not the camera's time
             link.send(self._parent, _outcome(decode, request, ring))
 
     def _watch(self) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from camera_stage import MjpegServer, Reader, start_s, wait_until, why_no_gstreamer
 
+from edge.camera.connection import Deadlines
+from edge.camera.decoder import SYSTEM_PYTHON
 from edge.camera.source import CameraSource
 from edge.errors import SourceError
 from edge.frame import Frame
@@ -157,6 +159,41 @@ def test_interpreter_that_is_none(interpreter: str) -> None:
     camera = CameraSource(RED.format("NV12", 64, 64), interpreter=interpreter, connect_timeout_s=1.0)
     with pytest.raises(SourceError, match=r"cannot be started|ended with exit code 1|gave no picture"):
         camera.open()
+
+
+def slow_to_start(folder: Path, seconds: float) -> str:
+    """An interpreter that takes so long before it does anything, as on a machine that is busy."""
+    script = folder / "python"
+    script.write_text(f'#!/bin/sh\nsleep {seconds}\nexec {SYSTEM_PYTHON} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
+
+
+@needs_gstreamer
+def test_the_start_of_the_decoder_is_not_the_cameras_time(tmp_path: Path) -> None:
+    """Else a child would be killed shortly before its first frame, again and again: 21 s were seen instead of 9."""
+    deadlines = Deadlines(first_frame_s=4.0, start_s=60.0)
+    source = CameraSource(
+        "gst://videotestsrc is-live=true ! video/x-raw,width=64,height=48",
+        interpreter=slow_to_start(tmp_path, 4.5), deadlines=deadlines, keep_trying=True,
+    )  # fmt: skip
+    try:
+        source.open()
+        assert source.read(Frame())
+        assert (source.health().reconnects, source.health().last_error) == (0, "")
+    finally:
+        source.close()
+
+
+@needs_gstreamer
+def test_a_decoder_that_never_starts_is_replaced(tmp_path: Path) -> None:
+    deadlines = Deadlines(start_s=1.0)
+    source = CameraSource(
+        "gst://videotestsrc", interpreter=slow_to_start(tmp_path, 600.0), deadlines=deadlines,
+        connect_timeout_s=3.0,
+    )  # fmt: skip
+    with pytest.raises(SourceError, match="its decoder did not start within 1 s"):
+        source.open()
 
 
 def test_mjpeg_over_http(mjpeg: MjpegServer) -> None:
