@@ -112,11 +112,14 @@ class Held:
     """What processes hold together.
 
     Attributes:
-        pss_mb: memory, shared pages in proportion, MB of 10^6 bytes; own_pss_mb: of the first process alone.
+        pss_mb: memory, shared pages in proportion, MB of 10^6 bytes. It grows when other programs that use the same
+            libraries end; private_mb does not: what is theirs alone.
+        daemon_mb: private_mb of the daemon without its children.
     """
 
     pss_mb: float
-    own_pss_mb: float
+    private_mb: float
+    daemon_mb: float
     descriptors: int
     threads: int
     processes: int
@@ -127,16 +130,17 @@ class Held:
         while True:
             pids = daemon.processes()
             try:
-                pss = {pid: _pss_mb(pid) for pid in pids}
+                memory = {pid: _memory_mb(pid) for pid in pids}
                 descriptors = sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in pids)
                 threads = sum(len(os.listdir(f"/proc/{pid}/task")) for pid in pids)
             except OSError:  # one has ended meanwhile
                 continue
-            return cls(sum(pss.values()), pss[daemon.pid], descriptors, threads, len(pids))
+            pss_mb, private_mb = (sum(found[i] for found in memory.values()) for i in range(2))
+            return cls(pss_mb, private_mb, memory[daemon.pid][1], descriptors, threads, len(pids))
 
 
-def _pss_mb(pid: int) -> float:
+def _memory_mb(pid: int) -> tuple[float, float]:
+    """Proportional and private."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    found = re.search(r"^Pss:\s*(\d+) kB", text, re.MULTILINE)
-    assert found, text
-    return int(found[1]) * 1024 / 1e6
+    found = {name: int(kb) * 1024 / 1e6 for name, kb in re.findall(r"^(\w+):\s*(\d+) kB", text, re.MULTILINE)}
+    return found["Pss"], found["Private_Clean"] + found["Private_Dirty"]

@@ -83,6 +83,15 @@ class Server:
         self._port = port
         return time.monotonic()
 
+    def revive(self) -> bool:
+        """Start it again where it has crashed, as GStreamer's does once in some hundred cut connections."""
+        assert self._process is not None, "start comes first"
+        if self._process.poll() is None:
+            return False
+        self._process.communicate()
+        self.start(self.size)
+        return True
+
     def kill(self) -> float:
         """End it as a power cut does; when, on the monotonic clock."""
         assert self._process is not None, "start comes first"
