@@ -129,7 +129,7 @@ class Fitter:
     A picture that is more than four times too large is halved first, and again, until less than that is left
     to do: OpenCV averages 2x2 pixels with vector instructions, and other areas one value at a time. From
     1280x720 to 320x180 that takes 0.5 ms in place of 2.0, and nothing after another model has done it (x86,
-    OpenCV 5.0, p50 of 100; `bench/hot_path.py`). Each halving rounds up by 1/8 of a step on average.
+    OpenCV 5.0, p50 of 100; docs/results.md). Each halving rounds up by 1/8 of a step on average.
 
     Args:
         height, width: the model's input size in pixels.
