@@ -175,7 +175,7 @@ def describe(model: keras.Model) -> Description:
     Raises:
         InputError: the model is a subclass, whose layers Keras does not record.
     """
-    if _graph(model) is None:
+    if graph_of(model) is None:
         raise InputError(
             f"Model '{model.name}' is a {type(model).__name__} without a recorded graph. "
             "Build it with keras.Model(inputs, outputs) or keras.Sequential."
@@ -193,11 +193,11 @@ def describe(model: keras.Model) -> Description:
 
 def _rows(model: Any, fields: dict[int, Field], seen: set[int]) -> Iterator[Row]:
     """The rows of a model whose inputs' fields are known; fills in the fields of its outputs."""
-    for node in _nodes(model):
+    for node in nodes(model):
         layer = node.operation
         inputs, output = node.input_tensors, node.outputs[0]
         field = _joined([fields[id(tensor)] for tensor in inputs])
-        if _graph(layer) is not None:
+        if graph_of(layer) is not None:
             for inner, outer in zip(layer.inputs, inputs, strict=True):
                 fields[id(inner)] = fields[id(outer)]
             yield from _rows(layer, fields, seen)
@@ -208,8 +208,8 @@ def _rows(model: Any, fields: dict[int, Field], seen: set[int]) -> Iterator[Row]
         fields.update({id(tensor): field for tensor in node.outputs})
 
 
-def _graph(model: Any) -> dict[int, list[Any]] | None:
-    """A model's calls by depth, the output's being 0; None for a plain layer.
+def graph_of(model: Any) -> dict[int, list[Any]] | None:
+    """A model's calls of layers by depth, the output's being 0; None for a plain layer.
 
     Keras 3 has no public way to walk a graph by call; these two attributes are its own.
     """
@@ -219,9 +219,9 @@ def _graph(model: Any) -> dict[int, list[Any]] | None:
     return graph
 
 
-def _nodes(model: Any) -> Iterator[Any]:
+def nodes(model: Any) -> Iterator[Any]:
     """The calls in the order of computation, without the inputs."""
-    graph = _graph(model) or {}
+    graph = graph_of(model) or {}
     for depth in sorted(graph, reverse=True):
         yield from (node for node in graph[depth] if not node.is_input)
 

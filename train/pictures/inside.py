@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.pixels import Image, normalise
+from train.describe import graph_of, nodes
 
 if TYPE_CHECKING:
     import keras
@@ -82,7 +83,7 @@ def maps(model: keras.Model, picture: Image) -> list[Maps]:
 
     Returns:
         One for each chain of convolution, normalisation and activation, and each pool, that keeps rows and columns.
-        Layers that are used twice are left out.
+        A layer that is used twice is shown twice.
     """
     return list(_maps(model, normalise(picture[None])))
 
@@ -90,30 +91,31 @@ def maps(model: keras.Model, picture: Image) -> list[Maps]:
 def _maps(model: Any, values: Any) -> Iterator[Maps]:
     import keras
 
-    watched = [layer for layer in model.layers if _nested(layer) or _shown(layer)] if _graph(model) else []
+    calls = list(nodes(model))
+    watched = [call for call in calls if _nested(call.operation) or _shown(call, calls)]
     if not watched:
         return
     # A nested model is opened: what goes into it is computed here, its layers by themselves.
-    tensors = [
-        layer._inbound_nodes[-1].input_tensors[0] if _nested(layer) else layer.output for layer in watched
-    ]
+    tensors = [call.input_tensors[0] if _nested(call.operation) else call.outputs[0] for call in watched]
     found = keras.tree.flatten(keras.Model(model.inputs[0], tensors)(values, training=False))
-    for layer, value in zip(watched, found, strict=True):
+    for call, value in zip(watched, found, strict=True):
+        layer = call.operation
         if _nested(layer):
             yield from _maps(layer, value)
         else:
             yield Maps(layer.name, type(layer).__name__, np.asarray(_numpy(value)[0], np.float32))
 
 
-def _shown(layer: Any) -> bool:
+def _shown(call: Any, calls: list[Any]) -> bool:
     """Whether it is the last of a chain, and gives maps of more than one place."""
-    if len(layer._inbound_nodes) != 1 or type(layer).__name__ in HIDDEN:
+    output = call.outputs[0]
+    shape = tuple(getattr(output, "shape", ()))
+    if type(call.operation).__name__ in HIDDEN or len(shape) != 4 or None in shape[1:]:
         return False
-    shape = tuple(getattr(layer.output, "shape", ()))
-    if len(shape) != 4 or None in shape[1:] or shape[1] * shape[2] == 1:
-        return False
-    readers = [type(node.operation).__name__ for node in layer._outbound_nodes]
-    return len(readers) != 1 or readers[0] not in GOES_ON
+    readers = [
+        type(other.operation).__name__ for other in calls if any(t is output for t in other.input_tensors)
+    ]
+    return shape[1] * shape[2] > 1 and (len(readers) != 1 or readers[0] not in GOES_ON)
 
 
 def _layers(model: Any) -> Iterator[Any]:
@@ -123,12 +125,8 @@ def _layers(model: Any) -> Iterator[Any]:
 
 
 def _nested(layer: Any) -> bool:
-    return _graph(layer) and len(layer.inputs) == 1 and len(layer._inbound_nodes) > 0
-
-
-def _graph(model: Any) -> bool:
-    """Whether Keras knows how the layers follow each other: of a model, not of a layer."""
-    return bool(getattr(model, "layers", None)) and bool(getattr(model, "inputs", None))
+    """Whether it is a model with one input inside another."""
+    return graph_of(layer) is not None and len(layer.inputs) == 1
 
 
 def _numpy(value: Any) -> NDArray[Any]:
