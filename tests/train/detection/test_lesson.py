@@ -73,7 +73,7 @@ def trained(folder: Path, out: Path, watcher: Watcher | None = None, **options: 
     return fit(DetectorLesson(recipe, str(folder)), out / "c.keras", watcher or Watcher(), **options)
 
 
-def test_a_resumed_training_gives_the_same_weights(folder: Path, tmp_path: Path) -> None:
+def test_a_resumed_training_gives_the_same_weights(folder: Path, tmp_path: Path, eager: None) -> None:
     unbroken = trained(folder, tmp_path)
     with pytest.raises(KeyboardInterrupt):
         trained(folder, tmp_path, Watcher(stop=3), checkpoint_interval_s=0)

@@ -63,7 +63,7 @@ def test_an_inception_module_puts_four_ways_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_each_recipe_takes_some_steps(name: str, digits: LabelledImages) -> None:
+def test_each_recipe_takes_some_steps(name: str, digits: LabelledImages, eager: None) -> None:
     recipe = load_recipe(name)
     assert isinstance(recipe, Recipe)
     lesson = ClassifierLesson(replace(recipe, data="digits", batch_size=8, epochs=1), digits, None)
