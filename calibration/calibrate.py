@@ -66,7 +66,10 @@ class _Repairs:
     shifts: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def of(self, stage: Stage) -> Node:
-        """The layer as the int8 network goes on with it."""
+        """The layer as the int8 network goes on with it; one that stays in float needs no repair."""
+        if stage.node.name in self.plan.float_layers:
+            self.advance()
+            return stage.node
         rounded = stage.rounded
         if self.plan.settings.adaround:
             rounded = self._learnt(stage)

@@ -32,14 +32,19 @@ class Choices:
     samples: int | None = None
     sample: By | None = None
 
-    def settings(self, task: TaskName) -> Settings:
-        """Of the calibration of a task's model; raises InputError for an unknown method."""
+    def settings(self, task: TaskName, made: Plan | None = None) -> Settings:
+        """Of the calibration of a task's model; raises InputError for an unknown method.
+
+        Args:
+            made: a plan that is followed: what no option names, training and layers in float, is as it has it.
+        """
         return Settings(
             method=self.method or METHOD_OF_TASK[task],
             sample=self.sample or "balanced",
             equalise=self.equalise,
             bias_correction=self.bias_correction,
             adaround=self.adaround,
+            **(made.settings.model_dump(include={"qat", "float_layers"}) if made else {}),
         )
 
     @property

@@ -42,14 +42,13 @@ class Plan(BaseModel):
     """Ranges, scales and repairs by node name.
 
     Attributes:
-        settings: how the ranges were chosen, and which repairs were made.
+        settings: how the ranges were chosen, which repairs were made, and what stays in float.
         ranges: of each measured node's output, in real units.
         kernel_scales: of each convolution, one an output channel, in real units a step.
         equalised: of a convolution, what each output channel was divided by, see `calibration.equalise`.
         bias_shifts: of a convolution, what is added to each output channel's bias.
         rounding: of a convolution, which weights round up: bits in the kernel's order, packed, as base64.
             A convolution that is not named rounds to the nearest.
-        float_layers: convolutions that stay in float, with the activation that is fused into each.
         samples: how many images were watched; sample_ids: which ones; source: where they came from.
         provenance: what all this was decided from.
     """
@@ -62,7 +61,6 @@ class Plan(BaseModel):
     equalised: dict[str, Values] = {}
     bias_shifts: dict[str, Values] = {}
     rounding: dict[str, str] = {}
-    float_layers: tuple[str, ...] = ()
     samples: int
     sample_ids: tuple[str, ...] = ()
     source: str
@@ -101,8 +99,19 @@ class Plan(BaseModel):
 
     @property
     def method(self) -> str:
-        """The range method and the repairs, in words."""
+        """The range method, the repairs and what stays in float, in words."""
         return str(self.settings)
+
+    @property
+    def float_layers(self) -> tuple[str, ...]:
+        """Convolutions that stay in float, with the activation that is fused into each."""
+        return self.settings.float_layers
+
+    def in_float(self, *layers: str) -> Plan:
+        """The same plan with these layers, and no others, in float; its provenance says so."""
+        settings = self.settings.model_copy(update={"float_layers": layers})
+        made_from = self.provenance.model_copy(update={"method": str(settings)})
+        return self.model_copy(update={"settings": settings, "provenance": made_from})
 
     @property
     def samples_sha256(self) -> str:

@@ -11,6 +11,7 @@ Activations are rounded where TFLite rounds them. The integers of the kernels ar
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,7 +32,8 @@ from calibration.settings import METHOD_OF_TASK, Settings
 from edge.errors import InputError
 from edge.files import sha256
 from edge.tables import resolve
-from train.fit import Lesson, Metrics
+from train.card import Card, Origin
+from train.fit import About, Lesson, Metrics, Trained
 from train.job import Job
 from train.recipe import AnyRecipe
 from train.weights import load_keras
@@ -220,8 +222,10 @@ class QatLesson:
         """
         graph, start = fold(read(trained)), self.start
         pixels = preprocessing(self.recipe.input)
-        made_from = provenance(graph, self._samples, start.settings, pixels)
-        return start.model_copy(update={"kernel_scales": scales_of(graph), "provenance": made_from})
+        settings = start.settings.model_copy(update={"qat": True})
+        made_from = provenance(graph, self._samples, settings, pixels)
+        update = {"settings": settings, "kernel_scales": scales_of(graph), "provenance": made_from}
+        return start.model_copy(update=update)
 
 
 # -- the job --------------------------------------------------------------------------------------
@@ -262,6 +266,11 @@ class QatJob(Job):
                 f"({spec.height}, {spec.width}, 3). Pass the recipe that the model was trained with."
             )
         return QatLesson(lesson, graph, read_samples(self.data, spec, SAMPLES))
+
+    def _card(self, about: About, trained: Trained, metrics: Metrics) -> Card:
+        path = os.path.relpath(self.start.resolve(), self.out.resolve())
+        origin = Origin(path=path, sha256=sha256(self.start))
+        return super()._card(about, trained, metrics).model_copy(update={"origin": origin})
 
     def written(self, lesson: Any, model: keras.Model) -> None:
         """The plan beside the model."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,25 @@ def sensitivity(
     return tuple(sorted(found, key=lambda layer: -layer.alone_error))
 
 
+def most_relieving(graph: Graph, plan: Plan, images: Pictures, target: Format = "tflite") -> str | None:
+    """The layer that takes the most error out of the heads where it, too, stays in float; None where all do.
+
+    Judged by the artefact as it would be: not by a layer's own noise, which the layers behind may forgive, and with
+    the rounding of its output where an int8 layer reads it.
+
+    Args:
+        graph: folded; images: uint8 (N, H, W, 3) RGB, through one network a layer.
+    """
+    exact = _infer(build(graph), images)
+    layers = [n.name for n in graph.nodes if n.kind in WEIGHTED and n.name not in plan.float_layers]
+
+    def left(name: str) -> float:
+        mixed = plan.in_float(*plan.float_layers, name)
+        return _error(exact, _infer(simulate(graph, mixed, target), images))
+
+    return min(layers, key=left, default=None)
+
+
 def layer_rows(graph: Graph, plan: Plan, images: Pictures, target: Format = "tflite") -> list[dict[str, Any]]:
     """Both measures of each layer in one row, for a table or JSON; the lowest `own_db` first."""
     costs = {cost.name: cost for cost in sensitivity(graph, plan, images, target=target)}
@@ -195,7 +215,8 @@ class _Pair:
     def __init__(self, graph: Graph, plan: Plan, target: Format) -> None:
         self.graph = plan.prepared(graph)
         self.layers = tuple(node for node in self.graph.nodes if node.kind in WEIGHTED)
-        self.exact, self.int8 = build(self.graph), simulate(graph, plan, target)
+        self._simulated = partial(simulate, graph, plan, target)
+        self.exact, self.int8 = build(self.graph), self._simulated()
         own = {node.name for node in self.graph.nodes}
         self._rounds = {layer.name for layer in self.int8.layers} - own
 
@@ -219,25 +240,39 @@ class _Pair:
         return watch
 
     def variant(self, rounded: frozenset[str], others: bool) -> Any:
-        """The network with some of its layers in int8.
+        """The network with some of its layers in int8; it is so until the next call.
 
         Args:
             rounded: these layers; others: whether tensors that belong to none are rounded: pixels, sums, pools.
         """
+        model, switches = self._switched
+        for name in (node.name for node in self.layers):
+            source = self.int8 if name in rounded else self.exact
+            model.get_layer(name).set_weights(source.get_layer(name).get_weights())
+        for name, switch in switches.items():
+            owner = self._owner.get(name)
+            switch.on.assign(others if owner is None else owner in rounded)
+        return model
+
+    @cached_property
+    def _owner(self) -> dict[str | None, str]:
+        """By the layer that rounds, the convolution whose output it is."""
+        return {self.round_of(node): node.name for node in self.layers}
+
+    @cached_property
+    def _switched(self) -> tuple[Any, dict[str, Any]]:
+        """One network for all variants, with a switch at each rounding: building one takes longer than running it."""
         import keras
 
-        owner = {self.round_of(node): node.name for node in self.layers}
-        layers = {node.name for node in self.layers}
+        switches = {name: _switch_layer()(name=f"{name}_switch") for name in self._rounds}
 
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            if layer.name in layers and layer.name not in rounded:
-                return self.exact.get_layer(layer.name)(*args, **kwargs)
-            if layer.name in self._rounds:
-                kept = owner[layer.name] in rounded if layer.name in owner else others
-                return layer(*args, **kwargs) if kept else args[0]
-            return layer(*args, **kwargs)
+            given = layer(*args, **kwargs)
+            return switches[layer.name]([given, args[0]]) if layer.name in switches else given
 
-        return keras.models.clone_model(self.int8, clone_function=lambda layer: layer, call_function=call)
+        copy = self._simulated()
+        model = keras.models.clone_model(copy, clone_function=lambda layer: layer, call_function=call)
+        return model, switches
 
     def round_of(self, node: Node) -> str | None:
         """The name of the simulation's layer that rounds what a convolution and its ReLU give, if any does.
@@ -264,3 +299,21 @@ class _Pair:
     def _rounded(self, node: Node, values: Any) -> Any:
         name = self.round_of(node)
         return self.int8.get_layer(name)(values) if name else values
+
+
+@cache
+def _switch_layer() -> Any:
+    """The switch's class. Made on first use, since defining it needs Keras."""
+    import keras
+
+    class Switch(keras.layers.Layer):  # type: ignore[misc]
+        """The first of two tensors where it is on, else the second."""
+
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.on = self.add_weight(shape=(), dtype="bool", initializer="ones", trainable=False)
+
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.where(self.on, inputs[0], inputs[1])
+
+    return Switch

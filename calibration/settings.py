@@ -23,6 +23,8 @@ class Settings(BaseModel):
         equalise: balance the channels of neighbouring layers, see `calibration.equalise`.
         adaround: learn which way each weight rounds, see `calibration.adaround`.
         bias_correction: take the mean error of each layer out of its bias, see `calibration.bias`.
+        qat: the weights were trained with these ranges and with rounding, see `calibration.qat`.
+        float_layers: convolutions that stay in float, with the activation that is fused into each.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +34,8 @@ class Settings(BaseModel):
     equalise: bool = False
     adaround: bool = False
     bias_correction: bool = False
+    qat: bool = False
+    float_layers: tuple[str, ...] = ()
 
     @field_validator("method")
     @classmethod
@@ -40,6 +44,14 @@ class Settings(BaseModel):
         return method
 
     def __str__(self) -> str:
-        """As reports and manifests name it: the method, then the repairs."""
-        repairs = ("equalise", "adaround", "bias_correction")
-        return ", ".join([self.method, *(name.replace("_", " ") for name in repairs if getattr(self, name))])
+        """As reports and manifests name it: the method, the repairs, the training, and what stays in float."""
+        words = [self.method, *(word for name, word in _WORDS.items() if getattr(self, name))]
+        return ", ".join(words) + (f", in float: {', '.join(self.float_layers)}" if self.float_layers else "")
+
+
+_WORDS = {
+    "equalise": "equalise",
+    "adaround": "adaround",
+    "bias_correction": "bias correction",
+    "qat": "quantization-aware training",
+}

@@ -18,7 +18,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from edge.errors import BundleChanged, BundleError, InputError
 from edge.pixels import ResizeRule
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 came with `Artefact.undecided` and `Manifest.compared_with`; manifests of 1 are read as they are."""
+
 MANIFEST = "manifest.json"
 SHIPPED = Path(__file__).parent / "bundles"
 DEFAULT_BUNDLE = "cifar10-base"
@@ -110,6 +112,20 @@ class Artefact(_Part):
     undecided: str | None = None
 
 
+class Reference(_Part):
+    """The float Keras model that `Metrics` compare with.
+
+    Attributes:
+        kind: `itself`, the exported model; `origin`, the one that quantization-aware training started from;
+            `trained`, the weights of such a training, since the origin was not there.
+        words: the same for people; sha256: of its file.
+    """
+
+    kind: Literal["itself", "origin", "trained"]
+    words: str
+    sha256: Sha256
+
+
 class Absent(_Part):
     """An artefact that could not be made, or failed its gate, and why."""
 
@@ -155,7 +171,7 @@ class Golden(_Part):
 class Manifest(_Part):
     """`manifest.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     name: str
     task: TaskName
     sightline: str
@@ -165,6 +181,7 @@ class Manifest(_Part):
     artefacts: tuple[Artefact, ...]
     absent: tuple[Absent, ...] = ()
     calibration: Calibration | None = None
+    compared_with: Reference | None = None
     golden: Golden
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,17 +11,20 @@ import numpy as np
 
 from calibration.graph import LOGITS
 from calibration.samples import By, Samples, labelled_samples
-from edge.bundle import Bundle, InputSpec, Metrics, OutputSpec
+from edge.bundle import Artefact, Bundle, InputSpec, Metrics, OutputSpec
 from edge.errors import InputError
 from edge.pixels import Image
 from export.golden import Tolerance, made_inputs
-from export.parity import artefact_logits, compare
+from export.parity import Logits, artefact_logits, compare
 from export.proof import Advance, Judge
 from train.card import Card
 from train.data import LabelledImages, load, pick
 from train.evaluate import keras_outputs, keras_top1
 
 GOLDEN_INPUTS = 8
+
+PARALLEL = min(4, os.cpu_count() or 1)
+"""Artefacts that are proven side by side, each on one thread: one image at a time keeps few cores busy."""
 
 JUDGED = 2_000
 """Training images on which repairs are judged: 1.6 s a simulation of `models/cifar10-base.keras` for each
@@ -85,10 +90,12 @@ class Classification:
         """Top-1 of each artefact against the Keras model's."""
         images, labels = self.test.images, self.test.labels
         reference = keras_outputs(model, images, advance)
-        found = (
-            artefact_logits(bundle, artefact, images, progress=advance)
-            for artefact in bundle.manifest.artefacts
-        )
+
+        def logits(artefact: Artefact) -> Logits:
+            return artefact_logits(bundle, artefact, images, threads=1, progress=advance)
+
+        with ThreadPoolExecutor(PARALLEL) as pool:
+            found = list(pool.map(logits, bundle.manifest.artefacts))
         return tuple(compare(reference, logits, labels) for logits in found)
 
 

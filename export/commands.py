@@ -77,11 +77,12 @@ def export(
         network = resized(network, card.input.height, card.input.width)
     made = Plan.read(plan) if plan else None
     choices = choices.or_those_of(made) if made else choices
-    settings = choices.settings(card.task)
+    settings = choices.settings(card.task, made)
     proof = open_proof(data, card, choices.count, limit, settings.sample)
 
     from export.job import Job
     from export.pack import export_bundle, ship
+    from export.reference import compared_with
 
     job = Job(
         model=network,
@@ -91,6 +92,7 @@ def export(
         proof=proof,
         settings=settings,
         plan=made,
+        compared=compared_with(model, network, card, made),
         formats=tuple(f for f in FORMATS if f in wanted_formats),
         precisions=tuple(p for p in PRECISIONS if p in wanted_precisions),
         max_drop=max_drop,
@@ -208,6 +210,9 @@ def _print_table(console: Console, bundle: Bundle) -> None:
     first = f"{metrics[0].n} images, {METRIC_NAMES[metrics[0].metric]}" if metrics else "no artefact"
     title = f"{bundle.manifest.name} against Keras, {first}"
     console.print(f"\n{title}", highlight=False)
+    compared = bundle.manifest.compared_with
+    if compared is not None and compared.kind != "itself":
+        console.print(f"Compared with {compared.words}.", highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 1))
     for column in ("artefact", "KiB", "%", "drop", "95 % interval", "same %", "max err", "mean err"):
         table.add_column(column, justify="left" if column == "artefact" else "right", no_wrap=True)

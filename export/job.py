@@ -15,6 +15,7 @@ from calibration.samples import preprocessing
 from calibration.settings import Settings
 from edge.bundle import Format, Precision
 from export.proof import Proof
+from export.reference import Compared
 from train.card import Card
 
 Progress = Callable[[str, int, int], None]
@@ -35,6 +36,7 @@ class Job:
         plan: one from an earlier calibration, used in place of a new one where it still holds.
         formats, precisions: what to make.
         max_drop: the largest loss of the task's metric against Keras, in points.
+        compared: the float model that the artefacts are compared with; the model itself by default.
         repair: where int8 loses too much, try what may help, see `export.repair`.
     """
 
@@ -48,6 +50,7 @@ class Job:
     precisions: tuple[Precision, ...]
     max_drop: float
     plan: Plan | None = None
+    compared: Compared | None = None
     repair: bool = True
 
     @cached_property
@@ -67,6 +70,11 @@ class Job:
         if names == [LOGITS]:
             return keras.Model(pixels, outputs)
         return keras.Model(pixels, dict(zip(names, keras.tree.flatten(outputs), strict=True)))
+
+    @property
+    def reference(self) -> Any:
+        """The float Keras model that the artefacts are compared with."""
+        return self.compared.model if self.compared else self.model
 
     @property
     def wanted(self) -> tuple[tuple[Format, Precision], ...]:

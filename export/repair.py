@@ -5,7 +5,8 @@ float model, on the task's own metric. The images that prove the artefacts have 
 plan, the last one, so its figure is not the best of many.
 
 The attempts: what was asked for; ranges by squared error; equalised channels and corrected biases; AdaRound;
-then the layers with the most noise kept in float, one more at a time. Each goes on from the best so far.
+then layers kept in float, one more at a time, each the one that takes the most error out of the heads.
+Each attempt goes on from the best so far.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from calibration.plan import Plan
-from calibration.sensitivity import layer_errors
+from calibration.sensitivity import most_relieving
 from calibration.settings import Settings
 from calibration.simulate import simulate
 from edge.bundle import Format
@@ -38,7 +39,7 @@ MOST_FLOAT = 4
 """More layers in float than this are no repair: the network wants to be trained with int8 in mind."""
 
 WATCHED = 64
-"""Calibration images that tell which layers are noisy."""
+"""Calibration images that tell which layer in float takes the most error out of the heads."""
 
 REPAIRS, PLAN = "repairs.json", "plan.json"
 
@@ -68,11 +69,16 @@ class Attempt(BaseModel):
 
 
 class Record(BaseModel):
-    """`repairs.json`: every attempt, in order; the last plan is that of the best one."""
+    """`repairs.json`: every attempt, in order; the plan beside it is that of the best one.
+
+    Attributes:
+        allowed: points of the metric that an attempt may lose on the images that judge it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[Attempt, ...] = ()
+    allowed: float = 0.0
 
     def write(self, folder: Path, plan: Plan) -> None:
         """Into a bundle's folder, with the plan that the next export repeats exactly (--plan)."""
@@ -92,16 +98,16 @@ def repaired(job: Job, first: Plan, progress: Progress, say: Say) -> tuple[Plan,
         first: made as the settings ask.
         progress: told of each calibration; say: given a line for each attempt, once it takes more than one.
     """
-    judge = job.proof.judge(job.model) if job.repair else None
+    judge = job.proof.judge(job.reference) if job.repair else None
     if judge is None:
-        return first, Record(attempts=())
+        return first, Record()
     climb = _Climb(job, judge, say)
     climb.attempt("as asked", first)
     for name, plan in _ladder(climb, progress):
         climb.attempt(name, plan)
     if not climb.enough:
         say(f"  None was enough. The best, '{climb.best[0].name}', goes to the gate.")
-    return climb.best[1], Record(attempts=tuple(attempt for attempt, _ in climb.done))
+    return climb.best[1], climb.record
 
 
 @dataclass
@@ -121,6 +127,16 @@ class _Climb:
         return min(self.done, key=lambda one: one[0].worst)
 
     @property
+    def allowed(self) -> float:
+        """Points that an attempt may lose."""
+        return self.judge.share * self.job.max_drop
+
+    @property
+    def record(self) -> Record:
+        """All of them."""
+        return Record(attempts=tuple(attempt for attempt, _ in self.done), allowed=self.allowed)
+
+    @property
     def enough(self) -> bool:
         return self.done[-1][0].enough
 
@@ -135,7 +151,7 @@ class _Climb:
             float_layers=plan.float_layers,
             drop=drop,
             images=self.judge.images,
-            enough=max(drop.values()) <= self.judge.share * self.job.max_drop,
+            enough=max(drop.values()) <= self.allowed,
         )
         before = self.best[0].worst if self.done else None
         self.done.append((attempt, plan))
@@ -147,7 +163,7 @@ class _Climb:
                 return  # nothing to repair, nothing to tell
             self.say(
                 f"int8 loses too much; repairing. Drops on {attempt.images:,} training images that were not "
-                f"calibrated on, {self.judge.share * self.job.max_drop:g} points are allowed:"
+                f"calibrated on, {self.allowed:g} points are allowed:"
             )
         drops = "  ".join(f"{target} {drop:+6.2f}" for target, drop in attempt.drop.items())
         gained = "" if before is None else f"  gained {before - attempt.worst:+6.2f}"
@@ -168,12 +184,13 @@ def _ladder(climb: _Climb, progress: Progress) -> Iterator[tuple[str, Plan]]:
 
 
 def _in_float(climb: _Climb) -> Iterator[tuple[str, Plan]]:
-    """The best plan so far with its noisiest layers in float, one more at a time."""
-    _, plan = climb.best
-    noisy = layer_errors(climb.job.graph, plan, climb.job.proof.samples.images[:WATCHED], target="tflite")
-    kept: tuple[str, ...] = plan.float_layers
-    for layer in noisy[:MOST_FLOAT]:
-        if climb.enough:
+    """The best plan so far with layers in float, one more at a time, each the one that relieves the heads most."""
+    attempt, plan = climb.best
+    worse = max(attempt.drop, key=lambda target: attempt.drop[target])
+    images = climb.job.proof.samples.images[:WATCHED]
+    while len(plan.float_layers) < MOST_FLOAT and not climb.enough:
+        layer = most_relieving(climb.job.graph, plan, images, worse)
+        if layer is None:
             return
-        kept = (*kept, layer.name)
-        yield f"{layer.name} in float", plan.model_copy(update={"float_layers": kept})
+        plan = plan.in_float(*plan.float_layers, layer)
+        yield f"{layer} in float", plan

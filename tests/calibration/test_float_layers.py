@@ -68,7 +68,7 @@ def plan(graph: Graph, images: np.ndarray) -> Plan:
 
 
 def _with_floats(plan: Plan, *names: str) -> Plan:
-    return plan.model_copy(update={"float_layers": names})
+    return plan.in_float(*names)
 
 
 @pytest.mark.parametrize("target", ["tflite", "onnx"])
@@ -120,7 +120,7 @@ def test_tensorrt_rounds_nothing_for_a_float_layer_nor_for_the_addition_fused_wi
 
 
 def test_a_float_layer_keeps_its_own_kernel_and_bias(graph: Graph, plan: Plan) -> None:
-    shifted = plan.model_copy(update={"bias_shifts": {"spoilt": (1.0,) * 8}, "float_layers": ("spoilt",)})
+    shifted = plan.model_copy(update={"bias_shifts": {"spoilt": (1.0,) * 8}}).in_float("spoilt")
     for mine, its in zip(shifted.rounded(graph)["spoilt"].weights, graph["spoilt"].weights, strict=True):
         np.testing.assert_array_equal(mine, its)
     assert not np.array_equal(shifted.rounded(graph)["stem"].weights[0], graph["stem"].weights[0])

@@ -30,7 +30,8 @@ from edge.pixels import normalise
 from export import tflite
 from train.card import read_card
 from train.classifier import ClassifierLesson
-from train.data import load
+from train.data import load, pick
+from train.evaluate import keras_top1
 from train.fit import fit
 from train.models.lenet import lenet5
 from train.recipe import Recipe
@@ -221,9 +222,20 @@ def test_the_command_writes_a_model_and_a_plan_that_an_export_follows(
     assert ended.code == 0, ended.err
     plan = Plan.read(path)
     assert plan.provenance.model_sha256 == graph_sha256(fold(read(load_keras(model))))
-    metrics = Bundle.open(tmp_path / "out").manifest.artefacts[0].metrics
+    assert plan.provenance.method == plan.method
+    assert "quantization-aware training" in plan.method
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert manifest.calibration is not None
+    assert "quantization-aware training" in manifest.calibration.method
+    assert manifest.compared_with is not None
+    assert manifest.compared_with.kind == "origin"
+    assert "Compared with start.keras" in ended.out
+    metrics = manifest.artefacts[0].metrics
     assert metrics is not None
     assert metrics.n == 50
+    test = load("digits", "test", 32, 32)
+    test = test.take(pick(test, 50), "")
+    assert metrics.reference == keras_top1(load_keras(tmp_path / "start.keras"), test).per_cent
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,16 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 
 def test_a_newer_schema_asks_for_an_update(folder: Path) -> None:
     _edit(folder, schema_version=SCHEMA_VERSION + 1, something_new={})
-    with pytest.raises(BundleError, match=r"manifest schema 2.*Update Sightline"):
+    with pytest.raises(
+        BundleError, match=r"manifest schema 3, this Sightline reads up to 2.*Update Sightline"
+    ):
         Bundle.open(folder)
+
+
+def test_an_older_schema_is_read(folder: Path) -> None:
+    """Bundles that were shipped before `undecided` and `compared_with` came."""
+    _edit(folder, schema_version=1)
+    assert Bundle.open(folder).manifest.schema_version == 1
 
 
 @pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "", ".hidden", ".."])

@@ -82,6 +82,15 @@ def test_a_shipped_bundle_carries_what_devices_run(lenet_bundle: Path, tmp_path:
     assert "not shipped" in small.manifest.absent[0].reason
 
 
+def test_a_shipped_bundle_carries_the_record_of_its_repair(lenet_bundle: Path, tmp_path: Path) -> None:
+    repaired = shutil.copytree(lenet_bundle, tmp_path / "repaired")
+    for name in ("repairs.json", "plan.json"):
+        (repaired / name).write_text(f"of {name}")
+    small = ship(Bundle.open(repaired), tmp_path / "small").folder
+    for name in ("repairs.json", "plan.json"):
+        assert (small / name).read_text() == f"of {name}"
+
+
 def test_an_artefact_that_loses_too_much_is_left_out(lenet: Path, command: Command, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
     args = ("--max-drop", "-0.5", "--formats", "tflite", "--precisions", "int8,fp32", "--limit", "100")

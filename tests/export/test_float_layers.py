@@ -55,7 +55,7 @@ class Case:
         self.half = to_onnx.fp16(single)
 
     def mixed(self, *names: str) -> Plan:
-        return self.plan.model_copy(update={"float_layers": names})
+        return self.plan.in_float(*names)
 
     def file(self, target: str, *names: str) -> bytes:
         return {"tflite": tflite, "onnx": to_onnx}[target].int8(self.graph, self.mixed(*names))
@@ -172,7 +172,7 @@ def test_any_layer_of_a_detectors_graph_may_stay_in_float() -> None:
     graph, plan = _pyramid_case()
     names = [node.name for node in graph.nodes if node.kind in WEIGHTED]
     for chosen in [*((name,) for name in names), tuple(names)]:
-        mixed = plan.model_copy(update={"float_layers": chosen})
+        mixed = plan.in_float(*chosen)
         lint.check(to_onnx.int8(graph, mixed), "model.int8.onnx")
         kinds = _operators(tflite.int8(graph, mixed))
         assert kinds.count(("CONV_2D", "float32")) == len(chosen)
@@ -187,7 +187,7 @@ def test_onnx_keeps_equal_kernels_of_int8_and_of_float_apart() -> None:
     for layer in (one, other):
         layer.kernel.assign(np.full((1, 1, 3, 3), 127 / 1024, np.float32))
     graph, images = fold(read(model)), np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    plan = make_plan(graph, images, "made", "minmax").model_copy(update={"float_layers": ("one",)})
+    plan = make_plan(graph, images, "made", "minmax").in_float("one")
     content = to_onnx.int8(graph, plan)
     lint.check(content, "model.int8.onnx")
     wanted = infer(simulate(graph, plan, "onnx"), normalise(images))["logits"]
