@@ -29,7 +29,7 @@ def litert_quantizer(model: Path, images: Images, out: Path) -> None:
     ((signature, tensors),) = signatures.items()
     (name,) = tensors["inputs"]
     made = quantizer.Quantizer(str(model), recipe.static_wi8_ai8())
-    ranges = made.calibrate({signature: ({name: image[None]} for image in images)}, num_threads=1)
+    ranges = made.calibrate({signature: [{name: image[None]} for image in images]}, num_threads=1)
     made.quantize(ranges).export_model(str(out), overwrite=True)
 
 
