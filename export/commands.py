@@ -19,6 +19,7 @@ from edge.errors import CheckFailed, InputError
 from edge.files import sha256
 from export.interrupt import interrupt_noted
 from export.proof import METRIC_NAMES, open_proof
+from export.reference import compared_with
 from train.card import Card, card_path, read_card
 from train.data import load
 from train.detection.data import is_boxed
@@ -62,10 +63,10 @@ def export(
 ) -> None:
     """Calibrate MODEL (a .keras file), convert it, prove each file against it and pack a bundle.
 
-    Ends with 1 when an artefact loses more than --max-drop points of top-1 (of a detector: AP50)
-    against Keras on the same images; that artefact is left out of the bundle. Where the images are too few
-    to tell, it says so and how many it takes; the artefact is kept, marked in the manifest. With --size the bundle
-    has its folder's name, otherwise the card's.
+    Ends with 1 when an artefact loses more than --max-drop points of top-1 (of a detector: AP50) against Keras on the
+    same images; that artefact is left out of the bundle. Where the images are too few to tell, it says so and how
+    many it takes; the artefact is kept, marked in the manifest. With --size the bundle has its folder's name,
+    otherwise the card's.
     """
     wanted_formats = _names(formats, (*FORMATS, "tensorrt"), "format")
     wanted_precisions = _names(precisions, PRECISIONS, "precision")
@@ -82,7 +83,6 @@ def export(
 
     from export.job import Job
     from export.pack import export_bundle, ship
-    from export.reference import compared_with
 
     job = Job(
         model=network,
