@@ -32,7 +32,7 @@ from calibration.settings import METHOD_OF_TASK, Settings
 from edge.errors import InputError
 from edge.files import sha256
 from edge.tables import resolve
-from train.card import Card, Origin
+from train.card import Card, QatStart
 from train.fit import About, Lesson, Metrics, Trained
 from train.job import Job
 from train.recipe import AnyRecipe
@@ -269,8 +269,8 @@ class QatJob(Job):
 
     def _card(self, about: About, trained: Trained, metrics: Metrics) -> Card:
         path = os.path.relpath(self.start.resolve(), self.out.resolve())
-        origin = Origin(path=path, sha256=sha256(self.start))
-        return super()._card(about, trained, metrics).model_copy(update={"origin": origin})
+        start = QatStart(path=path, sha256=sha256(self.start))
+        return super()._card(about, trained, metrics).model_copy(update={"qat_start": start})
 
     def written(self, lesson: Any, model: keras.Model) -> None:
         """The plan beside the model."""

@@ -13,7 +13,7 @@ from typing import Any
 from calibration.plan import Plan
 from edge.bundle import Reference
 from edge.files import sha256
-from train.card import Card, Origin
+from train.card import Card, QatStart
 from train.weights import load_keras
 
 ITSELF = "the exported model itself, in float"
@@ -34,10 +34,10 @@ def compared_with(path: Path, model: Any, card: Card, plan: Plan | None) -> Comp
         path: of the exported `.keras` file; model: what it holds, as it is exported.
         plan: that is followed, where one is: it tells of a training whose card was lost.
     """
-    trained = card.origin is not None or (plan is not None and plan.settings.qat)
+    trained = card.qat_start is not None or (plan is not None and plan.settings.qat)
     if not trained:
         return Compared(model, Reference(kind="itself", words=ITSELF, sha256=sha256(path)))
-    found = _found(path, card.origin)
+    found = _found(path, card.qat_start)
     if isinstance(found, str):
         words = (
             "its own float weights, which quantization-aware training has changed, not the model that the training "
@@ -48,14 +48,12 @@ def compared_with(path: Path, model: Any, card: Card, plan: Plan | None) -> Comp
     return Compared(load_keras(found), Reference(kind="origin", words=words, sha256=sha256(found)))
 
 
-def _found(path: Path, origin: Origin | None) -> Path | str:
-    """The file of the origin, where the card has it or beside the model; else why there is none."""
-    if origin is None:
+def _found(path: Path, start: QatStart | None) -> Path | str:
+    """The file that the training started from, where the card has it or beside the model; else why there is none."""
+    if start is None:
         return f"{path.name} has no card that names it"
-    here = [p for p in (path.parent / origin.path, path.parent / Path(origin.path).name) if p.is_file()]
+    here = [p for p in (path.parent / start.path, path.parent / Path(start.path).name) if p.is_file()]
     if not here:
-        return (
-            f"{origin.path} (SHA-256 {origin.sha256[:12]}…) is not there; put it back, or beside {path.name}"
-        )
-    same = next((p for p in here if sha256(p) == origin.sha256), None)
-    return same or f"{origin.path} is another file than the training started from, its SHA-256 differs"
+        return f"{start.path} (SHA-256 {start.sha256[:12]}…) is not there; put it back, or beside {path.name}"
+    same = next((p for p in here if sha256(p) == start.sha256), None)
+    return same or f"{start.path} is another file than the training started from, its SHA-256 differs"

@@ -45,7 +45,7 @@ class Machine(_Part):
     packages: dict[str, str]
 
 
-class Origin(_Part):
+class QatStart(_Part):
     """The float model that a quantization-aware training started from.
 
     Attributes:
@@ -77,7 +77,7 @@ class Card(_Part):
             were held out `validation_top1` or `validation_ap50`; epochs before a `--resume` included.
         weights_sha256: of the weights' values, equal when a training is repeated.
         model_sha256: of the `.keras` file, which also holds the time of writing.
-        origin: of a quantization-aware training, what it started from: what an export compares with.
+        qat_start: of a quantization-aware training, what it started from: what an export compares with.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Card(_Part):
     history: tuple[dict[str, float], ...] | None = None
     weights_sha256: Sha256 | None = None
     model_sha256: Sha256 | None = None
-    origin: Origin | None = None
+    qat_start: QatStart | None = None
 
     @field_validator("labels")
     @classmethod

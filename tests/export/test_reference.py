@@ -15,7 +15,7 @@ from calibration.settings import Settings
 from edge.bundle import InputSpec
 from edge.files import sha256
 from export.reference import compared_with
-from train.card import Card, Origin
+from train.card import Card, QatStart
 
 CARD = Card(name="m", labels=("a", "b"), input=InputSpec(height=4, width=4, resize="crop"))
 
@@ -33,8 +33,8 @@ def files(tmp_path: Path) -> tuple[Path, Card, keras.Model]:
     _model(7.0).save(tmp_path / "float.keras")
     trained = _model(1.0)
     trained.save(tmp_path / "out" / "m-qat.keras")
-    origin = Origin(path="../float.keras", sha256=sha256(tmp_path / "float.keras"))
-    return tmp_path / "out" / "m-qat.keras", CARD.model_copy(update={"origin": origin}), trained
+    start = QatStart(path="../float.keras", sha256=sha256(tmp_path / "float.keras"))
+    return tmp_path / "out" / "m-qat.keras", CARD.model_copy(update={"qat_start": start}), trained
 
 
 def _bias(model: keras.Model) -> float:
