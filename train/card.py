@@ -56,6 +56,26 @@ class QatStart(_Part):
     sha256: Sha256
 
 
+class Origin(_Part):
+    """The network that another one was trained on from, see `train.transfer`.
+
+    Attributes:
+        model: its file's name; model_sha256: the file's hash; labels, data: what it had learnt, where it had a card.
+        strategy: how it was trained on; reason: why so.
+        cut: the layer up to which it is unchanged; None where all was trained.
+        terms: those of its training data, under which the new weights stand as well; None where none are known.
+    """
+
+    model: str
+    model_sha256: Sha256
+    labels: tuple[str, ...] | None = None
+    data: DataCard | None = None
+    strategy: str
+    reason: str
+    cut: str | None = None
+    terms: str | None = None
+
+
 class Card(_Part):
     """What is known of a `.keras` file.
 
@@ -68,6 +88,7 @@ class Card(_Part):
         recipe: all fields of the recipe; seed: the one it was trained with.
         command: trains the same model again.
         terms: of the training data: what a company must know before it ships the weights.
+        origin: the network that it was trained on from, if any.
         seconds: of training, without the final evaluation.
         parameters, macs: weights, and multiply-accumulates for one picture.
         metrics: `test_top1` in per cent, of a detector `test_ap50` from 0 to 1, with `test_n` images and
@@ -89,6 +110,7 @@ class Card(_Part):
     command: str | None = None
     data: DataCard | None = None
     terms: str | None = None
+    origin: Origin | None = None
     machine: Machine | None = None
     seconds: float | None = None
     parameters: int | None = None

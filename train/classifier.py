@@ -90,7 +90,11 @@ class ClassifierLesson:
             targets = keras.utils.to_categorical(self._data.labels[view.chosen], len(self._data.class_names))
             if self._teacher is not None:
                 targets = soft_targets(targets, self._teacher.logits(view), self.recipe)
-            yield normalise(images), targets
+            yield self._inputs(view, images), targets
+
+    def _inputs(self, view: augment.View, images: Image) -> NDArray[np.float32]:
+        """What the network is given of a batch's images, uint8 (N, H, W, 3)."""
+        return normalise(images)
 
     def validate(self, model: keras.Model, epoch: int) -> Metrics:
         """`validation_top1` in per cent, where images were held out."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import keras
 
 from edge.bundle import TaskName
-from train.card import DataCard
+from train.card import DataCard, Origin
 from train.checkpoint import State, load_checkpoint, save_checkpoint
 from train.divergence import Alarm
 from train.memory import memory_errors_told
@@ -34,12 +34,14 @@ class About:
     Attributes:
         task: what the network is for; labels: one name a class.
         data: what it was trained on; notes: what was mended there, in words.
+        origin: the trained network that it began with, if any.
     """
 
     task: TaskName
     labels: tuple[str, ...]
     data: DataCard
     notes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 class Lesson(Protocol):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
     from train.data import LabelledImages
-    from train.fit import About, Lesson, Metrics, Trained, Watcher
+    from train.fit import Lesson, Metrics, Trained, Watcher
     from train.watch import Watch
 
 
@@ -87,7 +87,7 @@ class Job:
         metrics = _last_epoch(trained.metrics) | lesson.test(trained.model)
         save_keras(trained.model, self.model_path)
         self.written(lesson, trained.model)
-        card = self._card(lesson.about, trained, metrics)
+        card = self._card(lesson, trained, metrics)
         write_card(card, self.model_path)
         self.checkpoint.unlink(missing_ok=True)
         if images is not None:
@@ -125,7 +125,7 @@ class Job:
             from train.sanity import quick
 
             quick(lesson).require()
-        with Watch(self.recipe, lesson.steps, console) as watch, self._watched(watch) as watcher:
+        with Watch(lesson.recipe, lesson.steps, console) as watch, self._watched(watch) as watcher:
             return fit(lesson, self.checkpoint, watcher, self.resume, self.checkpoint_interval_s)
 
     def _watched(self, watch: Watch) -> AbstractContextManager[Watcher]:
@@ -135,10 +135,10 @@ class Job:
 
         return Logged(self.tensorboard / self.recipe.name, watch)
 
-    def _card(self, about: About, trained: Trained, metrics: Metrics) -> Card:
+    def _card(self, lesson: Lesson, trained: Trained, metrics: Metrics) -> Card:
         from train.describe import describe
 
-        recipe, description = self.recipe, describe(trained.model)
+        recipe, about, description = lesson.recipe, lesson.about, describe(trained.model)
         return Card(
             name=recipe.name,
             task=about.task,
@@ -149,6 +149,7 @@ class Job:
             command=self.command,
             data=about.data,
             terms=recipe.terms or None,
+            origin=about.origin,
             machine=this_machine(),
             seconds=round(trained.seconds, 1),
             parameters=description.parameters,
