@@ -15,6 +15,7 @@ from rich.table import Table
 from edge.errors import InputError
 from edge.native import stderr_held_back
 from edge.tables import resolve
+from train.transfer.strategy import AUTO, STRATEGIES
 
 if TYPE_CHECKING:
     from train.card import Card
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
 DATA_HELP = "A folder that holds cifar-10-batches-py/ or <class>/* folders, or the word 'digits'."
 MODELS = Path("build/models")
 
-QAT = "calibration.qat"
-"""Where quantization-aware training lives, a storey above: imported only when it is asked for."""
+QAT = "calibration.qat:qat_recipe", "calibration.qat:QatJob"
+"""Quantization-aware training lives a storey above: imported only when it is asked for."""
+TRANSFER = "train.transfer.recipe:named", "train.transfer.job:TransferJob"
+STRATEGY_HELP = "What of the network of --from is trained on; auto looks at the pictures."
 
 
 @click.command()
@@ -42,7 +45,14 @@ QAT = "calibration.qat"
 @click.option("--checkpoint-every", type=click.FloatRange(min=0), default=120, show_default=True, metavar="S")
 @click.option("--qat", is_flag=True, help="Train a few epochs more with int8's rounding; also writes a plan.")
 @click.option(
-    "--from", "start", type=click.Path(path_type=Path), metavar="MODEL", help="The float model of --qat."
+    "--from",
+    "start",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Train on from it; see --strategy.",
+)
+@click.option(
+    "--strategy", type=click.Choice((AUTO, *STRATEGIES)), default=AUTO, show_default=True, help=STRATEGY_HELP
 )
 def train(
     recipe: str,
@@ -57,28 +67,35 @@ def train(
     checkpoint_every: float,
     qat: bool,
     start: Path | None,
+    strategy: str,
 ) -> None:
     """Train RECIPE (a name, or a path to a .py) and write OUT/<name>.keras with its model card.
 
+    With --from MODEL.keras: RECIPE's pictures with MODEL's network and a new last layer, OUT/<name>-transfer.keras.
     With --qat --from MODEL.keras: OUT/<name>-qat.keras and OUT/<name>-qat.plan.json, for `export --plan`.
     """
     from train.backend import import_keras
     from train.job import Job
     from train.recipe import changed, load_recipe
 
-    _check_start(qat, start)
-    if qat:
+    _check_start(qat, start, strategy)
+    known, kind = load_recipe(recipe), Job
+    if start:
         import_keras()
-    known = resolve(f"{QAT}:qat_recipe")(load_recipe(recipe)) if qat else load_recipe(recipe)
+        further, kind = (resolve(name) for name in (QAT if qat else TRANSFER))
+        known = further(known)
     chosen = changed(known, (*assignments, *(["skip_corrupt=true"] if skip_corrupt else [])))
     command = shlex.join(["sightline", "train", recipe, *assignments]) + (" --data DIR" if data else "")
-    command += (" --skip-corrupt" if skip_corrupt else "") + (
-        f" --qat --from {shlex.quote(str(start))}" if qat else ""
-    )
+    command += (" --skip-corrupt" if skip_corrupt else "") + (" --qat" if qat else "")
+    command += f" --from {shlex.quote(str(start))}" if start else ""
+    command += f" --strategy {strategy}" if strategy != AUTO else ""
     source = _data_source(chosen, data)
-    of_model = {"start": start, "sanity": False} if qat else {"sanity": not no_sanity}
-    kind: type[Job] = resolve(f"{QAT}:QatJob") if qat else Job
-    more = {"tensorboard": tensorboard, "report": report, **of_model}
+    more = {"tensorboard": tensorboard, "report": report, "sanity": not no_sanity}
+    if (
+        start
+    ):  # The checks are for fresh weights: a trained network may have units that are dead on other pictures.
+        more |= {"start": start, "sanity": False}
+        more |= {} if qat else {"strategy": strategy, "assignments": assignments}
     job = kind(chosen, source, out, command, resume, checkpoint_every, **more)
     try:
         card = job.run()
@@ -155,9 +172,13 @@ def describe(model: Path, floor: bool) -> None:
 # -- train ----------------------------------------------------------------------------------------
 
 
-def _check_start(qat: bool, start: Path | None) -> None:
-    if qat != (start is not None):
-        raise InputError("--qat and --from MODEL.keras go together: it trains on from a trained float model.")
+def _check_start(qat: bool, start: Path | None, strategy: str) -> None:
+    if qat and start is None:
+        raise InputError("--qat needs --from MODEL.keras: it trains on from a trained float model.")
+    if strategy != AUTO and (qat or start is None):
+        raise InputError(
+            "--strategy goes with --from MODEL.keras alone: it says what of MODEL is trained on."
+        )
     if start is not None and not start.is_file():
         raise InputError(f"No model {start} to start from. `sightline train` without --qat trains one.")
 

@@ -241,8 +241,7 @@ def test_the_command_writes_a_model_and_a_plan_that_an_export_follows(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--qat",), "go together"),
-        (("--from", "MODEL"), "go together"),
+        (("--qat",), "--qat needs --from"),
         (("--qat", "--from", "none.keras"), "No model none.keras to start from"),
         (("--qat", "--from", "MODEL", "height=28"), "has pictures of (28, 32, 3)"),
         (("--qat", "--from", "MODEL", "--resume"), "Nothing to resume"),
