@@ -47,7 +47,7 @@ class TransferJob(Job):
         check_classes(images)
         data, held_out = training_split(images, recipe)
         decision = self._decided(source, data)
-        click.echo(f"Strategy {decision.strategy} ({STRATEGIES[decision.strategy]}): {decision.reason}.")
+        click.echo(f"Strategy {decision.strategy}: {STRATEGIES[decision.strategy]}.\n  {decision.reason}.")
         chosen = replace(
             transfer_recipe(recipe, assigned, len(data), decision.strategy),
             source=self.start.name,
@@ -59,7 +59,7 @@ class TransferJob(Job):
 
     def _decided(self, source: Source, data: LabelledImages) -> Decision:
         if self.strategy != AUTO:
-            return Decision(self.strategy, "as --strategy says")
+            return Decision(self.strategy, "As --strategy says")
         return decide(evidence(source, data))
 
 

@@ -86,7 +86,7 @@ def decide(evidence: Evidence) -> Decision:
         f"{'similar' if evidence.similar else 'different'} (the nearest class mean is right for {evidence.last:.1f} % "
         f"of {evidence.n} images on the last features, for {evidence.earlier:.1f} % on an earlier stage's)"
     )
-    return Decision(_TABLE[evidence.much, evidence.similar], f"data are {amount} and {likeness}")
+    return Decision(_TABLE[evidence.much, evidence.similar], f"Data are {amount} and {likeness}")
 
 
 def separation(rows: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
