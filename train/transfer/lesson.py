@@ -24,7 +24,7 @@ from train.data import LabelledImages, few
 from train.evaluate import BATCH, Top1, keras_outputs
 from train.fit import Metrics
 from train.memory import available_bytes
-from train.transfer.recipe import TransferRecipe
+from train.transfer.recipe import UNMOVED, TransferRecipe
 from train.transfer.source import HEAD, LOOKED_AT, Parts, copied, trainable_copy
 
 CACHE_SHARE = 4
@@ -110,7 +110,7 @@ class TransferLesson(ClassifierLesson):
         """What the frozen part makes of every picture as it is; None where it sees them moved, or it is too much."""
         frozen, recipe = self._parts.frozen, self.recipe
         size = 4 * len(self._data) * math.prod(frozen.output_shape[1:]) if frozen is not None else 0
-        moved = recipe.flip or recipe.alternate or recipe.shift_px or recipe.jpeg
+        moved = any(getattr(recipe, name) for name in UNMOVED)
         free = available_bytes()
         if frozen is None or moved or (free is not None and size > free // CACHE_SHARE):
             return None

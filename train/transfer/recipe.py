@@ -34,10 +34,18 @@ _PLAIN: Mapping[str, Any] = {
     "label_smoothing": 0.0,
     "warmup_epochs": 0.0,
 }
-_UNMOVED: Mapping[str, Any] = {"flip": False, "alternate": False, "shift_px": 0, "jpeg": 0.0}
+UNMOVED: Mapping[str, Any] = {
+    "flip": False,
+    "alternate": False,
+    "shift_px": 0,
+    "cutout": 0,
+    "blur": 0.0,
+    "noise": 0.0,
+    "jpeg": 0.0,
+}
 """Every picture as it is, so that the frozen part need see it only once."""
 
-_CLASSIFIER = Course(10, 300, {**_PLAIN, **_UNMOVED, "learning_rate": 0.01, "l2": 0.03})
+_CLASSIFIER = Course(10, 300, {**_PLAIN, **UNMOVED, "learning_rate": 0.01, "l2": 0.03})
 
 COURSES: Mapping[str, Course] = {
     "linear": _CLASSIFIER,
@@ -58,6 +66,7 @@ NO_PART: Mapping[str, Any] = {
     "teacher": "",
     "norm_bias_rate": 1.0,
     "head_rate": 1.0,
+    "precision": "float32",
 }
 """What of a recipe says nothing here, where network and weights are given."""
 

@@ -197,10 +197,20 @@ def test_lenet_is_cut_between_its_convolutions_and_its_dense_layers() -> None:
 
 
 def test_a_strategy_brings_its_course_and_the_call_comes_first() -> None:
-    recipe = replace(RECIPE, flip=True, activation="elu", teacher="t.keras", epochs=7, learning_rate=0.5)
+    recipe = replace(
+        RECIPE,
+        flip=True,
+        noise=0.5,
+        precision="mixed_bfloat16",
+        activation="elu",
+        teacher="t.keras",
+        epochs=7,
+        learning_rate=0.5,
+    )
     linear = transfer_recipe(recipe, set(), 200, "linear")
     assert isinstance(linear, TransferRecipe)
     assert (linear.flip, linear.activation, linear.teacher, linear.optimiser) == (False, "own", "", "adam")
+    assert (linear.noise, linear.precision) == (0.0, "float32")
     assert linear.epochs == 30  # 10 batches an epoch, 300 steps.
     assert transfer_recipe(recipe, {"epochs", "flip", "learning_rate"}, 200, "linear").as_dict() | {
         "epochs": 7, "flip": True, "learning_rate": 0.5
