@@ -33,7 +33,7 @@ from edge.errors import InputError
 from edge.files import sha256
 from edge.tables import resolve
 from train.card import Card, QatStart
-from train.fit import About, Lesson, Metrics, Trained
+from train.fit import Lesson, Metrics, Trained
 from train.job import Job
 from train.recipe import AnyRecipe
 from train.weights import load_keras
@@ -267,10 +267,10 @@ class QatJob(Job):
             )
         return QatLesson(lesson, graph, read_samples(self.data, spec, SAMPLES))
 
-    def _card(self, about: About, trained: Trained, metrics: Metrics) -> Card:
+    def _card(self, lesson: Lesson, trained: Trained, metrics: Metrics) -> Card:
         path = os.path.relpath(self.start.resolve(), self.out.resolve())
         start = QatStart(path=path, sha256=sha256(self.start))
-        return super()._card(about, trained, metrics).model_copy(update={"qat_start": start})
+        return super()._card(lesson, trained, metrics).model_copy(update={"qat_start": start})
 
     def written(self, lesson: Any, model: keras.Model) -> None:
         """The plan beside the model."""
