@@ -93,7 +93,17 @@ def test_a_shipped_bundle_carries_the_record_of_its_repair(lenet_bundle: Path, t
 
 def test_an_artefact_that_loses_too_much_is_left_out(lenet: Path, command: Command, tmp_path: Path) -> None:
     out = tmp_path / "bundle"
-    args = ("--max-drop", "-0.5", "--formats", "tflite", "--precisions", "int8,fp32", "--limit", "100")
+    args = (
+        "--max-drop",
+        "-0.5",
+        "--no-repair",
+        "--formats",
+        "tflite",
+        "--precisions",
+        "int8,fp32",
+        "--limit",
+        "100",
+    )
     ended = command("export", lenet, "--out", out, "--data", "digits", *args)
     assert ended.code == 1
     assert "failed its gate" in ended.err
