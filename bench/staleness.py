@@ -76,7 +76,7 @@ class Slow:
     backend: str = "sleep"
     precision: str = "none"
 
-    def prepare(self, picture: Any) -> Any:
+    def prepare(self, picture: Any, shared: Any = None) -> Any:
         return picture
 
     def infer(self, pixels: Any) -> Any:

@@ -57,7 +57,7 @@ class Brightness:
     fails_at: int | None = None
     finds_faces: bool = False
 
-    def prepare(self, picture: Any) -> Any:
+    def prepare(self, picture: Any, shared: Any = None) -> Any:
         return fit(picture, 4, 4, "crop")[None]
 
     def infer(self, pixels: Any) -> Any:

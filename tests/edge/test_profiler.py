@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from edge.cascade import Cascade, Member
-from edge.frame import MODEL_STAGES, STAGES, Frame
+from edge.frame import MODEL_STAGES, STAGES, Frame, Laps
 from edge.profiler import Alone, StageRecorder, StreamingCost, measure_alone, stage_table
 from edge.profiling.report import read_report
 from edge.protocols import SourceInfo
@@ -59,7 +59,7 @@ class SlowModel:
     calls = 0
     finds_faces = False
 
-    def prepare(self, picture: Any) -> Any:
+    def prepare(self, picture: Any, shared: Any = None) -> Any:
         return picture
 
     def infer(self, pixels: Any) -> Any:
@@ -167,11 +167,11 @@ def test_several_models_share_the_stages_and_stand_apart_in_the_table() -> None:
         frame = Frame(index=index)
         frame.stamps.mark("dequeue")
         for name in ("small", "large"):
-            laps = frame.stamps.begin(name)
+            laps = frame.stamps.models[name] = Laps(frame.stamps.dequeue)
             for stage in MODEL_STAGES:
                 laps.lap(stage)
             laps.spent_ns["infer"] += MS if name == "large" else 0
-        frame.stamps.finish_models()
+        frame.stamps.finish_models(frame.stamps.models.values())
         recorder.write(frame, OF_FRAME)
     report = recorder.report()
     assert list(report["models_ms"]) == ["small", "large"]

@@ -79,7 +79,7 @@ class Sleeper:
     precision: str = "none"
     fails: bool = False
 
-    def prepare(self, picture: Any) -> Any:
+    def prepare(self, picture: Any, shared: Any = None) -> Any:
         return picture
 
     def infer(self, pixels: Any) -> Any:

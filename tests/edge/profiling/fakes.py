@@ -95,7 +95,7 @@ class SlowModel:
     ) -> None:
         self.preprocess, self.inference, self.postprocess = map(Injected, (preprocess, infer, postprocess))
 
-    def prepare(self, picture: Any) -> Any:
+    def prepare(self, picture: Any, shared: Any = None) -> Any:
         self.preprocess()
         return picture
 
