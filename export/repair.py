@@ -180,11 +180,14 @@ def _ladder(climb: _Climb, progress: Progress) -> Iterator[tuple[str, Plan]]:
         if settings != best:
             yield name, climb.job.calibrated(settings, progress, "repairing")
     if not climb.enough:
-        yield from _in_float(climb)
+        yield from _in_float(climb, progress)
 
 
-def _in_float(climb: _Climb) -> Iterator[tuple[str, Plan]]:
-    """The best plan so far with layers in float, one more at a time, each the one that relieves the heads most."""
+def _in_float(climb: _Climb, progress: Progress) -> Iterator[tuple[str, Plan]]:
+    """The best plan so far with layers in float, one more at a time, each the one that relieves the heads most.
+
+    Corrections of biases and rounding are made anew: they were for a network in which that layer erred too.
+    """
     attempt, plan = climb.best
     worse = max(attempt.drop, key=lambda target: attempt.drop[target])
     images = climb.job.proof.samples.images[:WATCHED]
@@ -193,4 +196,6 @@ def _in_float(climb: _Climb) -> Iterator[tuple[str, Plan]]:
         if layer is None:
             return
         plan = plan.in_float(*plan.float_layers, layer)
+        if plan.settings.bias_correction or plan.settings.adaround:
+            plan = climb.job.calibrated(plan.settings, progress, "repairing")
         yield f"{layer} in float", plan

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from keras import layers
 
+from calibration.calibrate import calibrate
 from calibration.fold import fold
 from calibration.graph import Graph, infer, read
 from calibration.plan import Plan, make_plan
 from calibration.rounding import rounded_inputs, rounded_nodes
+from calibration.samples import Samples
+from calibration.settings import Settings
 from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.pixels import normalise
@@ -133,6 +136,14 @@ def test_an_unknown_layer_is_refused_with_the_nearest_names(graph: Graph, plan: 
     with pytest.raises(InputError, match="nearest: spoilt"):
         simulate(graph, _with_floats(plan, "spoiled"), "onnx")
     assert "joined" not in str(refused.value).split("nearest:")[1]
+
+
+def test_a_calibration_repairs_what_is_rounded_alone(graph: Graph, images: np.ndarray) -> None:
+    asked = Settings(method="minmax", bias_correction=True, float_layers=("spoilt",))
+    made = calibrate(graph, Samples(images, "made"), asked)
+    assert set(made.bias_shifts) == {"stem", "depthwise", "head"}
+    assert made.float_layers == ("spoilt",)
+    assert made.provenance.method == "minmax, bias correction, in float: spoilt"
 
 
 def test_a_plan_with_float_layers_survives_its_file(graph: Graph, plan: Plan, tmp_path: Path) -> None:
