@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import layers
 
 OCTAVES = 5.0
@@ -81,15 +82,15 @@ def efficientnet(height: int, width: int, classes: int) -> keras.Model:
 def depthwise(height: int, width: int, classes: int) -> keras.Model:
     """Depthwise and 1x1 convolutions with ReLU, no shortcuts."""
     pixels = keras.Input((height, width, 3), name="pixels")
-    x = _norm(layers.Conv2D(24, 3, 2, "same", use_bias=False, name="stem")(pixels), "stem", OCTAVES)
+    x = _norm(layers.Conv2D(24, 3, 2, "same", use_bias=False, name="stem")(pixels), "stem")
     x = layers.ReLU(name="stem_act")(x)
     for index, (channels, strides) in enumerate(DEPTHWISE, 1):
         x = layers.DepthwiseConv2D(3, strides, "same", use_bias=False, name=f"dw{index}")(x)
-        x = layers.ReLU(name=f"dw{index}_act")(_norm(x, f"dw{index}", OCTAVES))
+        x = layers.ReLU(name=f"dw{index}_act")(_norm(x, f"dw{index}"))
         x = layers.Conv2D(channels, 1, use_bias=False, name=f"pw{index}")(x)
-        x = layers.ReLU(name=f"pw{index}_act")(_norm(x, f"pw{index}", OCTAVES))
+        x = layers.ReLU(name=f"pw{index}_act")(_norm(x, f"pw{index}"))
     x = layers.GlobalAveragePooling2D(name="average")(x)
-    return keras.Model(pixels, layers.Dense(classes, name="logits")(x), name="depthwise")
+    return _spread(keras.Model(pixels, layers.Dense(classes, name="logits")(x), name="depthwise"))
 
 
 def _inverted(x: Any, block: Block, name: str, gate: str) -> Any:
@@ -117,22 +118,14 @@ def _conv(x: Any, channels: int, kernel: int, name: str, activation: str, stride
     return layers.Activation(activation, name=f"{name}_act")(x)
 
 
-def _norm(x: Any, name: str, octaves: float = 0.0) -> Any:
-    gains = SpreadGains(octaves) if octaves else "ones"
-    return layers.BatchNormalization(momentum=0.97, gamma_initializer=gains, name=f"{name}_norm")(x)
+def _norm(x: Any, name: str) -> Any:
+    return layers.BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
 
 
-@keras.saving.register_keras_serializable("sightline_bench")
-class SpreadGains(keras.initializers.Initializer):
-    """2^-octaves to 2^octaves, evenly in the exponent."""
-
-    def __init__(self, octaves: float) -> None:
-        self.octaves = octaves
-        self._seed = keras.random.SeedGenerator(0)
-
-    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        exponents = keras.random.uniform(shape, -self.octaves, self.octaves, dtype=dtype, seed=self._seed)
-        return keras.ops.power(2.0, exponents)
-
-    def get_config(self) -> dict[str, float]:
-        return {"octaves": self.octaves}
+def _spread(model: keras.Model) -> keras.Model:
+    """Gains of 2^-OCTAVES to 2^OCTAVES, even in the exponent, in each batch normalisation."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.gamma.assign(2.0 ** rng.uniform(-OCTAVES, OCTAVES, layer.gamma.shape))
+    return model
