@@ -1,0 +1,209 @@
+"""The study on the disk: a journal of finished trials, and a lock for each one under way.
+
+A trial is in the journal when it has ended, and not before. Until then its process holds a lock that the kernel frees
+when the process ends, however it ends: a killed trial is seen to be free at once, and whoever is next runs it anew,
+with the same values. So several processes need nothing but the folder, and none waits for a heartbeat to stop.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import TrialState, create_trial
+
+from edge.errors import InputError
+from train.search.space import Space, Values
+
+JOURNAL = "study.journal"
+STUDY = "search"
+SETTINGS = "settings"
+TRIAL = "trial"
+
+Ending = Literal["done", "cut", "failed"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial to be run: its name, the values drawn, the epochs of its stage."""
+
+    name: str
+    stage: str
+    values: Values
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial that has ended.
+
+    Attributes:
+        name: `coarse-03`; of the recipe's own values `fine-own`. stage: `coarse` or `fine`.
+        values: what was drawn, empty for the recipe's own; epochs: it was trained for.
+        ending: `done`; `cut`, when its loss was no number or passed three times its start; `failed`, when it could not
+            be trained at all, for want of memory for example. why: of the last two, in words.
+        validation: the recipe's measure on the images held out, None unless it is done.
+        loss: the training's last, which decides between equals. seconds: it took.
+        history: metrics of every epoch.
+    """
+
+    name: str
+    stage: str
+    values: Values
+    epochs: int
+    ending: Ending
+    validation: float | None
+    loss: float | None
+    seconds: float
+    why: str = ""
+    history: tuple[dict[str, float], ...] = ()
+
+    @property
+    def own(self) -> bool:
+        """Whether it has the recipe's own values."""
+        return not self.values
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Larger is better; for trials that are done."""
+        assert self.validation is not None
+        assert self.loss is not None
+        return self.validation, -self.loss
+
+
+_STATES = {"done": TrialState.COMPLETE, "cut": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+class Study:
+    """Trials in `folder`, shared by all processes that open it with the same settings.
+
+    Raises:
+        InputError: the folder holds another search, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        journal = folder / JOURNAL
+        try:
+            (folder / "trials").mkdir(parents=True, exist_ok=True)
+            with _locked(folder / "trials" / "settings.lock", wait=True):
+                storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
+                self._study = optuna.create_study(
+                    storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True
+                )
+                self._agree(json.loads(json.dumps(settings)))
+        except OSError as error:
+            raise InputError(
+                f"Cannot write {folder}: {error.strerror}. Choose another with --out."
+            ) from error
+
+    def trials(self) -> list[Trial]:
+        """All that have ended, in any process, by their order in the search."""
+        found = [Trial(**trial.user_attrs[TRIAL]) for trial in self._study.get_trials(deepcopy=False)]
+        return sorted(found, key=lambda trial: trial.name)
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the trial of that name may leave what a killed one can go on from."""
+        return self.folder / "trials" / f"{name}.checkpoint.keras"
+
+    @contextmanager
+    def claimed(self, name: str, wait: bool) -> Iterator[bool]:
+        """Whether that trial is ours to run, and nobody else's meanwhile: it has not ended, and nobody runs it.
+
+        With `wait`, until the one who runs it has ended, or been killed.
+        """
+        with _locked(self.folder / "trials" / f"{name}.lock", wait) as ours:
+            # Only now: it may have ended just before the lock became free.
+            yield ours and not any(trial.name == name for trial in self.trials())
+
+    def record(self, trial: Trial, space: Space) -> None:
+        """Write a trial that has ended; it is on the disk when this returns."""
+        declared = {} if trial.own else {name: part.declared() for name, part in space.items()}
+        self._study.add_trial(
+            create_trial(
+                state=_STATES[trial.ending],
+                value=trial.validation,
+                params=trial.values,
+                distributions=declared,
+                user_attrs={TRIAL: asdict(trial)},
+            )
+        )
+        self.checkpoint(trial.name).unlink(missing_ok=True)
+
+    def _agree(self, settings: dict[str, Any]) -> None:
+        known = self._study.user_attrs.get(SETTINGS)
+        if known is None:
+            self._study.set_user_attr(SETTINGS, settings)
+            return
+        for key, value in settings.items():
+            if known.get(key) != value:
+                raise InputError(
+                    f"{self.folder} holds a search with another {key}: {_difference(known.get(key), value)}. Give the "
+                    "same command to go on with it, or another folder with --out for a new one."
+                )
+
+
+def _difference(before: Any, now: Any) -> str:
+    """What was and what is, of two dictionaries their first differing entry alone."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before | now:
+            if before.get(key) != now.get(key):
+                return f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
+    return f"it was {before!r}, now {now!r}"
+
+
+@contextmanager
+def _locked(path: Path, wait: bool) -> Iterator[bool]:
+    """Whether the lock is ours; the kernel frees it when this process ends, also by SIGKILL."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        ours = True
+    except BlockingIOError:
+        ours = False
+    try:
+        yield ours
+    finally:
+        os.close(handle)
+
+
+class _JournalLock(JournalFileOpenLock):
+    """In place of Optuna's, a file that a killed process leaves behind: the others would then wait for 30 s.
+
+    A line that a kill or a power cut broke off is removed, for Optuna would not read beyond it.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal, self._path = journal, journal.with_suffix(".lock")
+        self._handle = -1
+
+    def acquire(self) -> bool:
+        """Wait for the lock, then mend the journal's end."""
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        fcntl.flock(self._handle, fcntl.LOCK_EX)
+        _without_torn_line(self._journal)
+        return True
+
+    def release(self) -> None:
+        """Let the next one in."""
+        os.close(self._handle)
+
+
+def _without_torn_line(path: Path) -> None:
+    with open(path, "rb+") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if not size:
+            return
+        stream.seek(size - 1)
+        if stream.read(1) != b"\n":
+            stream.seek(0)
+            stream.truncate(stream.read().rfind(b"\n") + 1)
