@@ -34,6 +34,10 @@ INITIAL_IMAGES = 128
 """So many training images show a data-dependent initialiser what its layers compute."""
 
 
+ASKED = ("teacher", "shift_px", "shift_step", "precision")
+"""What decides which views a teacher is asked of, and what it says."""
+
+
 class ClassifierLesson:
     """A `train.fit.Lesson`: `recipe` on `data`, validated on `held_out` where there is any."""
 
@@ -43,12 +47,13 @@ class ClassifierLesson:
         data: LabelledImages,
         held_out: LabelledImages | None,
         test: LabelledImages | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.recipe, self._data, self._held_out, self._test = recipe, data, held_out, test
         self.about = About(
             task="classification", labels=data.class_names, data=data_card(data), notes=data.notes
         )
-        self._teacher = Teacher(data, recipe) if recipe.teacher else None
+        self._teacher = teacher or (Teacher(data, recipe) if recipe.teacher else None)
         self.steps = augment.steps_per_epoch(data, recipe)
 
     @property
@@ -63,6 +68,17 @@ class ClassifierLesson:
         images, test = (load(source, split, *size, skip_corrupt=recipe.skip_corrupt) for split in SPLITS)
         check_classes(images)
         return cls(recipe, *training_split(images, recipe), test)
+
+    def again(self, recipe: Recipe) -> ClassifierLesson:
+        """The same images under another recipe; where it holds out some and this one none, they are now held out.
+
+        What a teacher has said of them is kept, where both recipes draw the same views.
+        """
+        if self._held_out is None and recipe.hold_out:
+            return ClassifierLesson(recipe, *training_split(self._data, recipe), self._test)
+        same = all(getattr(recipe, name) == getattr(self.recipe, name) for name in ASKED)
+        teacher = self._teacher if same else None
+        return ClassifierLesson(recipe, self._data, self._held_out, self._test, teacher)
 
     def compiled(self) -> keras.Model:
         """The network with its optimiser and cross-entropy."""

@@ -89,11 +89,10 @@ def train(
     command += (" --skip-corrupt" if skip_corrupt else "") + (" --qat" if qat else "")
     command += f" --from {shlex.quote(str(start))}" if start else ""
     command += f" --strategy {strategy}" if strategy != AUTO else ""
-    source = _data_source(chosen, data)
+    source = data_source(chosen, data)
     more = {"tensorboard": tensorboard, "report": report, "sanity": not no_sanity}
-    if (
-        start
-    ):  # The checks are for fresh weights: a trained network may have units that are dead on other pictures.
+    if start:
+        # The checks are for fresh weights: a trained network's units may be dead on other pictures.
         more |= {"start": start, "sanity": False}
         more |= {} if qat else {"strategy": strategy, "assignments": assignments}
     job = kind(chosen, source, out, command, resume, checkpoint_every, **more)
@@ -126,7 +125,7 @@ def sanity(recipe: str, assignments: tuple[str, ...], data: str | None, quick: b
     from train.recipe import changed, load_recipe
 
     chosen = changed(load_recipe(recipe), assignments)
-    source = _data_source(chosen, data)
+    source = data_source(chosen, data)
     import_keras()
     from train import sanity as checks
 
@@ -183,7 +182,8 @@ def _check_start(qat: bool, start: Path | None, strategy: str) -> None:
         raise InputError(f"No model {start} to start from. `sightline train` without --qat trains one.")
 
 
-def _data_source(recipe: AnyRecipe, data: str | None) -> str:
+def data_source(recipe: AnyRecipe, data: str | None) -> str:
+    """What `--data` names, or what the recipe needs none for; raises InputError where it needs one."""
     if data is not None:
         return data
     if recipe.data == "digits":

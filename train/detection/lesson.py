@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,13 @@ class DetectorLesson:
             data=DataCard(source=self._data.source, n=len(self._data), sha256=self._data.sha256()),
             notes=self._data.notes,
         )
+
+    def again(self, recipe: DetectorRecipe) -> DetectorLesson:
+        """The same pictures under another recipe that reads them alike; it draws no samples."""
+        other = copy(self)
+        other.recipe, other._samples = recipe, None
+        other.steps = max(1, len(self._data) // recipe.batch_size)
+        return other
 
     def compiled(self) -> keras.Model:
         """The heads joined to one output, with AdamW and the detection loss."""

@@ -40,6 +40,9 @@ EDGE = 0.05
 WIDER = 0.1
 """By so much of itself, each way, a narrowed range is wider than the best trials' values."""
 
+NARROWEST = 0.25
+"""The part of a range, on its scale, that is left of it at least: a few trials may be alike by chance."""
+
 
 @dataclass(frozen=True)
 class Range:
@@ -79,9 +82,11 @@ class Range:
         return int(inside) if self.whole else float(inside)
 
     def narrowed(self, best: Sequence[Any]) -> Range:
-        """The part in which the values of the best trials lie, a little wider."""
+        """The part in which the values of the best trials lie, a little wider, and a quarter of the range at least."""
         positions = [self.axis(value) for value in best]
-        more = WIDER * (max(positions) - min(positions))
+        width = max(positions) - min(positions)
+        least = NARROWEST * (self.axis(self.high) - self.axis(self.low))
+        more = max(WIDER * width, (least - width) / 2)
         low, high = self.value(min(positions) - more), self.value(max(positions) + more)
         return Range(float(low), float(high), self.scale, self.whole)
 
@@ -95,8 +100,10 @@ class Range:
     def moved(self, value: Any) -> Range:
         """As wide on its scale, with `value` in the middle: where to search next. May break the recipe's rules."""
         half, middle = (self.axis(self.high) - self.axis(self.low)) / 2, self.axis(value)
-        low, high = (self._short(_AXES[self.scale][1](middle + sign * half), 1) for sign in (-1, 1))
-        return Range(low, high, self.scale, self.whole)
+        low, high = (_AXES[self.scale][1](middle + sign * half) for sign in (-1, 1))
+        if self.whole:
+            return Range(math.floor(low), math.ceil(high), self.scale, whole=True)
+        return Range(self._short(low, 1), self._short(high, 1), self.scale)
 
     def _short(self, value: float, digits: int) -> float:
         # 0.987 and 0.9987 differ more than their digits say: of a value near one the distance is rounded.
@@ -146,7 +153,10 @@ SPACE: dict[str, Range] = {
     "dropout": Range(0.0, 0.7),
     "label_smoothing": Range(0.0, 0.3),
     "shift_px": Range(0, 4, whole=True),
+    "cutout": Range(0, 16, whole=True),
     "jpeg": Range(0.0, 0.5),
+    "noise": Range(0.0, 0.5),
+    "blur": Range(0.0, 0.5),
     "norm_bias_rate": Range(1.0, 128.0, "log"),
     "head_rate": Range(0.001, 1.0, "log"),
     "teacher_share": Range(0.0, 1.0),
@@ -157,7 +167,6 @@ SPACE: dict[str, Range] = {
     "rotate": Range(0.0, 0.6),
     "rotate_deg": Range(0.0, 45.0),
     "dark": Range(0.0, 0.6),
-    "blur": Range(0.0, 0.6),
     "grey": Range(0.0, 0.6),
 }
 """The range of each number of a recipe that can be searched."""

@@ -51,7 +51,7 @@ class Trial:
         values: what was drawn, empty for the recipe's own; epochs: it was trained for.
         ending: `done`; `cut`, when its loss was no number or passed three times its start; `failed`, when it could not
             be trained at all, for want of memory for example. why: of the last two, in words.
-        validation: the recipe's measure on the images held out, None unless it is done.
+        validation: what `metric` measured on the images held out, None unless it is done.
         loss: the training's last, which decides between equals. seconds: it took.
         history: metrics of every epoch.
     """
@@ -64,8 +64,16 @@ class Trial:
     validation: float | None
     loss: float | None
     seconds: float
+    metric: str = ""
     why: str = ""
     history: tuple[dict[str, float], ...] = ()
+
+    @property
+    def outcome(self) -> str:
+        """The measure, or how it ended without one."""
+        if self.validation is None:
+            return self.ending
+        return f"{self.validation:.2f} %" if self.metric == "validation_top1" else f"{self.validation:.4f}"
 
     @property
     def own(self) -> bool:

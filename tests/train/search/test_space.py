@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 
 from edge.errors import InputError
 from train.recipe import Recipe, changed, load_recipe
+from train.search.command import search
 from train.search.space import (
     EDGE,
     SPACE,
@@ -71,9 +75,12 @@ def test_the_narrowed_range_holds_the_best_values_and_stays_inside(name: str, se
     assert max(values[name] for values in best) <= inner.high <= outer.high
     for seed in seeds:
         assert inner.low <= draw({name: inner}, seed)[name] <= inner.high
-    # A tenth of itself to either side, and what rounding adds.
+    # A tenth of itself to either side, a quarter of the whole at least, and what rounding adds.
     positions = [outer.axis(float(values[name])) for values in best]
-    assert inner.axis(inner.high) - inner.axis(inner.low) <= 1.2 * (max(positions) - min(positions)) + 0.2
+    least = 0.25 * (outer.axis(outer.high) - outer.axis(outer.low))
+    rounding = 1.0 if outer.whole else 0.01
+    widest = max(1.2 * (max(positions) - min(positions)), least) + rounding
+    assert inner.axis(inner.high) - inner.axis(inner.low) <= widest
 
 
 @given(FIELDS, st.floats(0, 1))
@@ -102,6 +109,13 @@ def test_at_an_edge_the_next_range_is_named() -> None:
     assert edge_warning(RECIPE, space, "dropout", 0.01) == (
         "dropout = 0.01 lies at the lower end of 0..0.7, beyond which the recipe takes none."
     )
+
+
+@given(FIELDS, SEEDS)
+def test_the_range_to_search_next_is_wider_than_nothing_and_has_the_best_inside(name: str, seed: int) -> None:
+    value = draw({name: SPACE[name]}, seed)[name]
+    part = SPACE[name].moved(value)
+    assert part.low < float(value) < part.high
 
 
 def test_the_named_range_is_one_that_the_option_takes() -> None:
@@ -159,3 +173,20 @@ def test_a_field_is_searched_or_given_a_value() -> None:
         space_of(RECIPE, ["momentum"], ["momentum"])
     with pytest.raises(InputError, match="Nothing is left to search"):
         space_of(RECIPE, [], ["learning_rate", "weight_decay"])
+
+
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "search.md").read_text(encoding="utf-8")
+
+
+def test_the_document_has_every_range() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (linear|log|from one) \|$", DOCUMENT, re.M)
+    assert rows == [(name, str(part), part.scale) for name, part in SPACE.items()]
+
+
+def test_the_documents_commands_are_ones_that_the_option_parser_takes() -> None:
+    lines = re.findall(r"^    sightline search ([a-z]\w+ .*)$", DOCUMENT, re.M)
+    assert lines
+    for line in lines:
+        with search.make_context("search", shlex.split(line)) as context:
+            recipe = changed(load_recipe(context.params["recipe"]), context.params["assignments"])
+            space_of(recipe, context.params["space"])

@@ -53,7 +53,9 @@ def trial_of(task: Task) -> Trial:
     """The best learning rate is 0.1; above 0.5 it diverges."""
     rate = float(task.values.get("learning_rate", 0.02))
     if rate > 0.5:
-        return Trial(task.name, task.stage, task.values, task.epochs, "cut", None, None, 0.0, "it diverged")
+        return Trial(
+            task.name, task.stage, task.values, task.epochs, "cut", None, None, 0.0, why="it diverged"
+        )
     value = 90 - abs(SPACE["learning_rate"].axis(rate) + 1)
     return Trial(task.name, task.stage, task.values, task.epochs, "done", value, 1.0, 0.0)
 
@@ -177,7 +179,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_stage_of_which_nothing_came_through_ends_the_search(tmp_path: Path) -> None:
     def cut(task: Task, _: Path) -> Trial:
         return Trial(
-            task.name, task.stage, task.values, task.epochs, "cut", None, None, 0.0, "The loss rose."
+            task.name, task.stage, task.values, task.epochs, "cut", None, None, 0.0, why="The loss rose."
         )
 
     with pytest.raises(

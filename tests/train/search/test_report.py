@@ -1,0 +1,103 @@
+"""What a finished search says: verdict, edges, the command to go on with, the picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import pytest
+
+from train.card import DataCard
+from train.recipe import Recipe
+from train.search.report import report
+from train.search.run import Found, Plan, Stage
+from train.search.space import space_of
+from train.search.study import Trial
+
+RECIPE = Recipe("digits", "m:f", "digits", epochs=30, weight_decay=0.01, hold_out=1000)
+SPACE = space_of(RECIPE, ["momentum", "activation=relu,gelu"])
+VALUES = {"learning_rate": 0.03, "weight_decay": 0.01, "momentum": 0.9, "activation": "gelu"}
+COMMAND = ["sightline", "train", "digits"], ["--data", "DIR"]
+
+
+def trial(name: str, validation: float | None, **changes: Any) -> Trial:
+    ending: Any = "cut" if validation is None else "done"
+    why = "The loss rose to 9." if validation is None else ""
+    about = {"why": why, "metric": "validation_top1"}
+    return Trial(name, name.partition("-")[0], VALUES | changes, 3, ending, validation, 1.0, 2.0, **about)
+
+
+def said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    *trials: Trial,
+    own: float = 90.0,
+    held_out: Any = 1000,
+) -> str:
+    """What the report of these trials and of the recipe's own values prints."""
+    recipes = replace(trial("fine-own", own), values={}, metric=trials[-1].metric)
+    found = Found(Plan(RECIPE, SPACE, Stage(2, 1), Stage(2, 3), 0), (*trials, recipes), SPACE)
+    data = DataCard(source="digits/train", n=9000, sha256="0" * 64)
+    objective: Any = SimpleNamespace(recipe=RECIPE, held_out=held_out, about=SimpleNamespace(data=data))
+    report(found, tmp_path, objective, COMMAND)
+    return capsys.readouterr().out
+
+
+def test_the_best_is_told_with_its_interval_and_its_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = said(
+        tmp_path, capsys, trial("coarse-000", 80.0), trial("coarse-001", None), trial("fine-000", 95.0)
+    )
+    assert "Best: fine-000, 95.00 % of 1,000 training images held out, 95 % interval 93.47 to 96.19." in text
+    assert "The recipe's own values, trained for as many epochs: 90.00 %.\n" in text
+    assert "1 of 5 trials were cut, for their loss diverged. coarse-001: The loss rose to 9." in text
+    assert "At an edge" not in text
+    line = (
+        "sightline train digits learning_rate=0.03 weight_decay=0.01 momentum=0.9 activation=gelu --data DIR"
+    )
+    assert f"Train it with: {line}\n" in text
+    content = json.loads((tmp_path / "search.json").read_text())
+    assert (content["command"], content["best"]) == (line, "fine-000")
+    assert [row.split()[0] for row in text.splitlines() if row.startswith(("  fine", "  coarse"))] == [
+        "fine-000",
+        "fine-own",
+        "coarse-000",
+    ]
+    # Four panels in two rows.
+    picture = cv2.imread(str(tmp_path / "search.png"))
+    assert picture.shape[1] > picture.shape[0] > 600
+
+
+def test_too_few_images_to_tell_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(tmp_path, capsys, trial("coarse-000", 80.0), trial("fine-000", 91.0))
+    assert "90.00 %. So few images do not tell the two apart for certain." in text
+
+
+def test_an_edge_is_told_with_the_range_to_search_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = trial("fine-000", 95.0, learning_rate=0.95, momentum=0.51)
+    text = said(tmp_path, capsys, trial("coarse-000", 80.0), best)
+    assert (
+        "At an edge: learning_rate = 0.95 lies at the upper end of 0.0001..1: a better one may lie beyond."
+        in text
+    )
+    assert "At an edge: momentum = 0.51 lies at the lower end of 0.5..0.99" in text
+
+
+def test_the_recipes_own_values_may_win(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(tmp_path, capsys, trial("coarse-000", 80.0), trial("fine-000", 89.0, learning_rate=1.0))
+    assert "These are the recipe's own values: nothing that was drawn does better." in text
+    assert "Train it with: sightline train digits --data DIR\n" in text
+    assert "At an edge" not in text
+
+
+def test_a_detectors_measure_has_no_interval_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best = replace(trial("fine-000", 0.905), metric="validation_ap50")
+    text = said(tmp_path, capsys, trial("coarse-000", 0.8), best, own=0.85, held_out=None)
+    assert "Best: fine-000, 0.9050 of the val split; the recipe's own values: 0.8500." in text
