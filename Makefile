@@ -54,7 +54,7 @@ profile: $(RUNTIME)/.ready  ## the latency table of MODEL on SOURCE
 	$(RUNTIME)/bin/sightline profile "$(MODEL)" --source "$(SOURCE)" $(ARGS)
 
 bench: $(DEV)/.ready  ## every measurement of bench/; each says what it lacks
-	@set -e; for script in bench/*.py; do echo "== $$script"; $(DEV)/bin/python "$$script"; done
+	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "== $$script"; $(DEV)/bin/python "$$script"; done
 
 lock:  ## write requirements.lock anew from pyproject.toml; ARGS=--upgrade for newest versions
 	.ci/lock $(ARGS)

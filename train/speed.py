@@ -22,13 +22,14 @@ def fast_form(model: keras.Model, precision: str = "float32") -> keras.Model:
     `precision` is one of `train.choices.PRECISIONS`.
     """
     fused = keras.backend.backend() == "tensorflow"
-    if not fused and precision == "float32":
+    mixed = precision != "float32"
+    if not fused and not mixed:
         return model
     last = heads(model)
 
     def layer(old: Any) -> Any:
         config = old.get_config()
-        if "dtype" in config and not isinstance(old, layers.InputLayer):
+        if mixed and "dtype" in config and not isinstance(old, layers.InputLayer):
             config["dtype"] = "float32" if old.name in last else precision
         kind = FusedBatchNormalization if fused and type(old) is layers.BatchNormalization else type(old)
         return kind.from_config(config)
@@ -40,11 +41,11 @@ def fast_form(model: keras.Model, precision: str = "float32") -> keras.Model:
 
 @keras.saving.register_keras_serializable("sightline")
 class FusedBatchNormalization(layers.BatchNormalization):
-    """Keras's layer, its training step in one kernel; over the last axis of (N, H, W, C)."""
+    """Keras's layer, its training step in one kernel; over the last axis of (N, H, W, C), but in float64."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """As the base class; `mask` must be None."""
-        if not training or len(inputs.shape) != 4:
+        if not training or len(inputs.shape) != 4 or self.compute_dtype == "float64":
             return super().call(inputs, training=training)
         import tensorflow as tf
 
