@@ -11,6 +11,7 @@ from rich.console import Console
 
 from edge.errors import InputError
 from edge.files import check_writable, sha256
+from edge.machine import read_text
 from edge.tables import resolve
 from train.backend import import_keras
 from train.card import Card, this_machine, weights_sha256, write_card
@@ -121,6 +122,7 @@ class Job:
         console = Console(stderr=True)
         for note in lesson.about.notes:
             console.print(f"{lesson.about.data.source}: {note}", highlight=False)
+        _tell_if_slow(console, getattr(lesson.recipe, "precision", "float32"))
         if self.sanity and not self.resume:
             from train.sanity import quick
 
@@ -163,6 +165,19 @@ class Job:
 
 def _rounded(metrics: Metrics) -> Metrics:
     return {name: round(value, 4) for name, value in metrics.items()}
+
+
+def _tell_if_slow(console: Console, precision: str) -> None:
+    import keras
+
+    from train.speed import slow_here
+
+    if slow_here(precision, read_text(Path("/proc/cpuinfo")), keras.distribution.list_devices()):
+        console.print(
+            f"precision={precision}: this processor has no bfloat16 arithmetic (AMX, AVX512-BF16) and may train "
+            "far slower than with precision=float32.",
+            highlight=False,
+        )
 
 
 def _last_epoch(metrics: Metrics) -> Metrics:

@@ -8,6 +8,8 @@ mixed bfloat16, 949 in mixed bfloat16 with the fused kernel.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -37,6 +39,12 @@ def fast_form(model: keras.Model, precision: str = "float32") -> keras.Model:
     copy = keras.models.clone_model(model, clone_function=layer)
     copy.set_weights(model.get_weights())
     return copy
+
+
+def slow_here(precision: str, cpuinfo: str, devices: Sequence[str]) -> bool:
+    """Whether the arithmetic is emulated: no GPU among the devices, and no bfloat16 in the text of /proc/cpuinfo."""
+    known = re.search(r"\b(amx_bf16|avx512_bf16|bf16)\b", cpuinfo)
+    return precision != "float32" and not known and all(device.startswith("cpu") for device in devices)
 
 
 @keras.saving.register_keras_serializable("sightline")

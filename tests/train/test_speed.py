@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 from train.choices import PRECISIONS
-from train.speed import FusedBatchNormalization, fast_form
+from train.speed import FusedBatchNormalization, fast_form, slow_here
 
 
 def network(scale: bool = True, center: bool = True) -> keras.Model:
@@ -63,3 +63,20 @@ def test_a_step_changes_the_weights_as_in_float32() -> None:
     steps = [after - before for after in trained]
     assert np.abs(steps[0]).max() > 0.01
     assert np.corrcoef(*steps)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("precision", "flags", "devices", "slow"),
+    [
+        ("mixed_bfloat16", "flags : sse avx2 avx512f", ("cpu:0",), True),
+        ("mixed_bfloat16", "flags : sse avx512f avx512_bf16", ("cpu:0",), False),
+        ("mixed_bfloat16", "flags : amx_bf16 amx_tile", ("cpu:0",), False),
+        ("mixed_bfloat16", "Features : fp asimd bf16 i8mm", ("cpu:0",), False),
+        ("mixed_bfloat16", "flags : sse avx2", ("cpu:0", "gpu:0"), False),
+        ("float32", "flags : sse avx2", ("cpu:0",), False),
+    ],
+)
+def test_a_processor_without_the_arithmetic_is_told(
+    precision: str, flags: str, devices: tuple[str, ...], slow: bool
+) -> None:
+    assert slow_here(precision, flags, devices) is slow
