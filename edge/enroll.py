@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge.bundle import Bundle
 from edge.cascade import crops
-from edge.enrolment.classifier import embedding, embedding_heads, threshold
+from edge.enrolment.classifier import ACCEPT, embedding, embedding_heads, threshold
 from edge.enrolment.store import DEFAULT_STORE, Store, all_files, forget, read_class
 from edge.errors import InputError
 from edge.model import Model
@@ -30,7 +30,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--store", default=DEFAULT_STORE, show_default=True, type=click.Path(path_type=Path))
 @click.option(
     "--accept",
-    default=0.9,
+    default=ACCEPT,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True),
     help='Share of the pictures, left out in turn, that pass as the class; less says "unknown" more often.',

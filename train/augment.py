@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.pixels import PAD_VALUE, Image
 from train.data import LabelledImages
+from train.effects import blurred, compressed, with_noise
 from train.recipe import Recipe
 
 JPEG_QUALITY = (50, 96)
@@ -118,18 +118,16 @@ def _changed(
 
 
 def _compressed(picture: Image, rng: np.random.Generator) -> Image:
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(*JPEG_QUALITY))]
-    _, coded = cv2.imencode(".jpg", picture[:, :, ::-1], quality)
-    return cv2.imdecode(coded, cv2.IMREAD_COLOR)[:, :, ::-1]
+    return compressed(picture, int(rng.integers(*JPEG_QUALITY)))
 
 
 def _noisy(picture: Image, rng: np.random.Generator) -> Image:
-    noise = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(*NOISE_SIGMA))
-    return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+    noise = rng.standard_normal(picture.shape, np.float32)
+    return with_noise(picture, noise * np.float32(rng.uniform(*NOISE_SIGMA)))
 
 
 def _blurred(picture: Image, rng: np.random.Generator) -> Image:
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(*BLUR_SIGMA_PX)), np.uint8)
+    return blurred(picture, rng.uniform(*BLUR_SIGMA_PX))
 
 
 def moved(images: Image, shift: NDArray[np.int64]) -> Image:

@@ -116,7 +116,7 @@ class ClassifierLesson:
         """`validation_top1` in per cent, where images were held out."""
         if self._held_out is None:
             return {}
-        return {"validation_top1": keras_top1(self.bare(model), self._held_out).per_cent}
+        return {"validation_top1": keras_top1(model, self._held_out).per_cent}
 
     def test(self, model: keras.Model) -> Metrics:
         """`test_top1` in per cent with `test_n` images and its 95 % interval."""

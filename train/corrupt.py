@@ -14,6 +14,7 @@ import numpy as np
 
 from edge.pixels import Image
 from train.data import LabelledImages
+from train.effects import blurred, compressed, with_noise
 
 JPEG_QUALITY = 75
 BLUR_SIGMA_PX = 0.8
@@ -26,17 +27,15 @@ Corruption = Callable[[Image, np.random.Generator], Image]
 
 
 def _jpeg(picture: Image, _: np.random.Generator) -> Image:
-    coded = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-    return cv2.imdecode(coded, cv2.IMREAD_COLOR)[:, :, ::-1]
+    return compressed(picture, JPEG_QUALITY)
 
 
 def _blur(picture: Image, _: np.random.Generator) -> Image:
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), BLUR_SIGMA_PX), np.uint8)
+    return blurred(picture, BLUR_SIGMA_PX)
 
 
 def _noise(picture: Image, rng: np.random.Generator) -> Image:
-    noisy = picture + rng.normal(0, NOISE_SIGMA, picture.shape)
-    return np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    return with_noise(picture, rng.normal(0, NOISE_SIGMA, picture.shape))
 
 
 def _bright(picture: Image, _: np.random.Generator) -> Image:

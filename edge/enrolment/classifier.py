@@ -24,6 +24,9 @@ Floats = NDArray[np.float32]
 NEAREST = 3
 """Exemplars that are looked at."""
 
+ACCEPT = 0.9
+"""The share of a class's own exemplars that its threshold lets pass, unless the call says otherwise."""
+
 UNKNOWN = "unknown"
 """The label of what is like none of the classes."""
 

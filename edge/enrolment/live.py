@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from edge.bundle import Bundle
 from edge.config import ModelSettings, StreamSettings
 from edge.enroll import embeddings, face_of
-from edge.enrolment.classifier import threshold
+from edge.enrolment.classifier import ACCEPT, threshold
 from edge.enrolment.store import Store
 from edge.errors import InputError
 from edge.frame import Frame
@@ -31,9 +31,6 @@ PICTURES, EVERY_S = 8, 0.4
 
 SLACK_S = 5.0
 """Beyond these seconds a camera that gives nothing is given up."""
-
-ACCEPT = 0.9
-"""As of `sightline enroll`."""
 
 
 @dataclass
@@ -160,7 +157,7 @@ class Teacher:
         """What a model with `input = "faces"` is shown: the face, or None where there is not one alone."""
         if wanted.input == "frame":
             return nullcontext(lambda picture: picture)
-        return _Faces(self._detector_of(wanted))
+        return _one_face(self._detector_of(wanted))
 
     def _detector_of(self, wanted: ModelSettings) -> str:
         """The bundle of the detector before it; the cascade would not have begun without one."""
@@ -173,14 +170,10 @@ class Teacher:
         return before[-1]
 
 
-class _Faces:
+@contextmanager
+def _one_face(detector: str) -> Iterator[Callable[[Image], Image | None]]:
     """`face_of`, with None for a picture without exactly one face."""
-
-    def __init__(self, detector: str) -> None:
-        self._opened = face_of(detector)
-
-    def __enter__(self) -> Callable[[Image], Image | None]:
-        cut = self._opened.__enter__()
+    with face_of(detector) as cut:
 
         def one_face(picture: Image) -> Image | None:
             try:
@@ -188,10 +181,7 @@ class _Faces:
             except InputError:
                 return None
 
-        return one_face
-
-    def __exit__(self, *error: Any) -> None:
-        self._opened.__exit__(*error)
+        yield one_face
 
 
 def _store(wanted: ModelSettings) -> Path:
