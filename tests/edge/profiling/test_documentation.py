@@ -20,7 +20,7 @@ from edge.profiling.sweep import KINDS
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "profiling.md").read_text(encoding="utf-8")
 WRITTEN = "face-320x192 cifar10-nano --source 'demo://?width=640&height=360'"
-QUICK = "cifar10-convnetjs --source 'demo://?width=160&height=90' --frames 80"
+QUICK = "cifar10-convnetjs --source 'demo://?width=160&height=90' --frames 150"
 
 
 def block(language: str) -> str:
