@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,8 +181,8 @@ def _train_epoch(run: _Run, epoch: int, watcher: Watcher) -> None:
     """The epoch's batches, from where a checkpoint broke it off; `run.metrics` end as its means."""
     lesson = run.lesson
     done = run.step - epoch * lesson.steps
-    with closing(lesson.batches(epoch, done)) as batches:
-        for inputs, targets in batches:
+    with closing(lesson.batches(epoch, done)) as batches, closing(_one_ahead(batches)) as ready:
+        for inputs, targets in ready:
             run.save_when_due()
             run.model.reset_metrics()  # Not every version of Keras starts anew with each batch.
             with memory_errors_told(len(inputs)):
@@ -190,6 +191,15 @@ def _train_epoch(run: _Run, epoch: int, watcher: Watcher) -> None:
             run.step, done = run.step + 1, done + 1
             run.alarm.hear(float(logs["loss"]), epoch + 1, lesson.recipe, run.model, inputs)
             watcher.step_done(run.step, run.metrics)
+
+
+def _one_ahead(batches: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """The same batches, the next one made in a thread while the network learns from this one."""
+    with ThreadPoolExecutor(1, "batches") as maker:
+        upcoming = maker.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            upcoming = maker.submit(next, batches, None)
+            yield batch
 
 
 def _means(before: Metrics, done: int, logs: dict[str, Any]) -> Metrics:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,24 @@ def test_a_training_whose_loss_climbs_is_stopped(digits: LabelledImages, tmp_pat
             ClassifierLesson(replace(RECIPE, learning_rate=3.0), digits, None), tmp_path / "x.keras", recorder
         )
     assert len(recorder.steps) < 100
+
+
+class Broken(ClassifierLesson):
+    """Its second batch cannot be made."""
+
+    def batches(self, epoch: int, done: int) -> Iterator[tuple[Any, Any]]:
+        yield next(super().batches(epoch, done))
+        raise InputError("picture 7 is gone")
+
+
+def test_what_goes_wrong_while_a_batch_is_made_ahead_ends_the_training(
+    digits: LabelledImages, tmp_path: Path
+) -> None:
+    watcher = Recorder()
+    with pytest.raises(InputError, match="picture 7 is gone"):
+        fit(Broken(RECIPE, digits, None), tmp_path / "c.keras", watcher)
+    assert watcher.steps == [1]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
 
 
 def test_no_checkpoint_before_its_time(digits: LabelledImages, tmp_path: Path) -> None:

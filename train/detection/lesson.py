@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from pathlib import Path
-from typing import Any
 
 import cv2
 import keras
@@ -85,14 +83,10 @@ class DetectorLesson:
         return model
 
     def batches(self, epoch: int, done: int) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Crops float32 (N, size, size, 3) and targets (faces, 6), made one batch ahead in a thread."""
+        """Crops float32 (N, size, size, 3) and targets (faces, 6)."""
         order = np.random.default_rng((self.recipe.seed, epoch)).permutation(len(self._data))
-        with ThreadPoolExecutor(1, "augment") as pool:
-            ahead: Future[Any] | None = None
-            for step in range(done, self.steps):
-                now = ahead or pool.submit(self._batch, order, epoch, step)
-                ahead = pool.submit(self._batch, order, epoch, step + 1) if step + 1 < self.steps else None
-                yield now.result()
+        for step in range(done, self.steps):
+            yield self._batch(order, epoch, step)
 
     def _batch(
         self, order: NDArray[np.int64], epoch: int, step: int
