@@ -69,8 +69,7 @@ def _mirror(
 def _shift(recipe: Recipe, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     if not recipe.shift_px:
         return np.zeros((2, n), np.int64)
-    most = recipe.shift_px // recipe.shift_step
-    return (rng.integers(0, 2 * most + 1, (2, n)) - most) * recipe.shift_step
+    return rng.integers(-recipe.shift_px, recipe.shift_px + 1, (2, n))
 
 
 def steps_per_epoch(data: LabelledImages, recipe: Recipe) -> int:

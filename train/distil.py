@@ -1,7 +1,8 @@
 """What a larger network says of the same views, for a small one to learn (Hinton et al. 2015, arXiv 1503.02531).
 
 The teacher sees each image moved and mirrored as the pupil does, which a pupil gains from (Beyer et al. 2021,
-arXiv 2106.05237), but never compressed: the pupil is to say of a JPEG what the teacher says of the original.
+arXiv 2106.05237), to the nearest `teacher_step` pixels, but never compressed, blurred or with noise: the pupil is to
+say of a JPEG what the teacher says of the original.
 """
 
 from __future__ import annotations
@@ -28,18 +29,18 @@ class Teacher:
     """A trained classifier whose logits are computed once for each view and kept.
 
     Raises:
-        InputError: it cannot be read, it was trained for other classes or another size, or the recipe draws
-            from more views than can be kept.
+        InputError: it cannot be read, it was trained for other classes or another size, or it would be asked of
+            more views than can be kept.
     """
 
     def __init__(self, data: LabelledImages, recipe: Recipe) -> None:
-        self._images, self._step = data.images, recipe.shift_step
-        self._most = recipe.shift_px // recipe.shift_step
+        self._images, self._step = data.images, recipe.teacher_step
+        self._most = _steps(np.array(recipe.shift_px), recipe.teacher_step)
         views = 2 * (2 * self._most + 1) ** 2
         if views > MOST_VIEWS:
             raise InputError(
                 f"A teacher's answers are kept for at most {MOST_VIEWS} views of an image, shift_px="
-                f"{recipe.shift_px} with shift_step={recipe.shift_step} makes {views}. Raise shift_step."
+                f"{recipe.shift_px} with teacher_step={recipe.teacher_step} makes {views}. Raise teacher_step."
             )
         model = load_keras(Path(recipe.teacher))
         _check(model, data, recipe)
@@ -48,21 +49,28 @@ class Teacher:
         self._logits = np.zeros((views, len(data), len(data.class_names)), np.float16)
 
     def logits(self, view: View) -> NDArray[np.float32]:
-        """Float32 (N, classes) for the images of a batch."""
-        kept = self._number(view), view.chosen
+        """Float32 (N, classes) for the images of a batch, each shift taken to the nearest one that is asked of."""
+        steps = _steps(view.shift, self._step)
+        kept = self._number(view.mirror, steps), view.chosen
         new = np.flatnonzero(~self._known[kept])
         if len(new):
-            unseen = View(view.chosen[new], view.mirror[new], view.shift[:, new])
+            unseen = View(view.chosen[new], view.mirror[new], steps[:, new] * self._step)
             said = self._model.predict_on_batch(normalise(unseen.of(self._images)))
             self._logits[kept[0][new], kept[1][new]] = said
             self._known[kept[0][new], kept[1][new]] = True
         return self._logits[kept].astype(np.float32)
 
-    def _number(self, view: View) -> NDArray[np.int64]:
+    def _number(self, mirror: NDArray[np.bool_], steps: NDArray[np.int64]) -> NDArray[np.int64]:
         side = 2 * self._most + 1
-        rows, columns = view.shift // self._step + self._most
-        number: NDArray[np.int64] = (view.mirror * side + rows) * side + columns
+        rows, columns = steps + self._most
+        number: NDArray[np.int64] = (mirror * side + rows) * side + columns
         return number
+
+
+def _steps(shift: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """The nearest whole number of steps; a half goes away from zero, so that both signs are treated alike."""
+    nearest: NDArray[np.int64] = np.sign(shift) * ((2 * np.abs(shift) + step) // (2 * step))
+    return nearest
 
 
 def soft_targets(

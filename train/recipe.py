@@ -92,8 +92,7 @@ class Recipe(AnyRecipe):
             on, so that two epochs show every image both ways (Jordan 2024, arXiv 2404.00498, section 3.6).
         cutout: side in pixels of a square that is made grey at a random place of each image (DeVries and Taylor
             2017, arXiv 1708.04552); 0 for none.
-        shift_px: shift each image by up to that many pixels either way, by a multiple of `shift_step`,
-            padding with 128.
+        shift_px: shift each image by up to that many pixels either way, padding with 128.
         jpeg, noise, blur: shares of the images that are compressed at a quality of 50 to 95, get Gaussian noise
             of a deviation up to 15 of 255, or are blurred by one of up to 1.2 pixels, as many cameras do.
         precision: `mixed_bfloat16` computes in bfloat16, which is faster on GPUs and on CPUs with AMX.
@@ -103,6 +102,7 @@ class Recipe(AnyRecipe):
         norm_bias_rate, head_rate: by how much the learning rate of batch normalisation's offsets, and of the
             last layer's weights (`logits`), is multiplied.
         teacher: path of a `.keras` classifier whose answers are learnt as well, see `train.distil`; "" for none.
+        teacher_step: it is asked of shifts by multiples of so many pixels, the nearest to what the pupil sees.
         teacher_share: of the target, the rest is the label; temperature: divides the teacher's logits.
         hold_out: that many training images, spread over the classes, are kept aside for
             validation; 0 trains on all. The test split is never used for choices.
@@ -135,7 +135,6 @@ class Recipe(AnyRecipe):
     flip: bool = False
     alternate: bool = False
     shift_px: int = 0
-    shift_step: int = 1
     cutout: int = 0
     jpeg: float = 0.0
     noise: float = 0.0
@@ -146,6 +145,7 @@ class Recipe(AnyRecipe):
     norm_bias_rate: float = 1.0
     head_rate: float = 1.0
     teacher: str = ""
+    teacher_step: int = 1
     teacher_share: float = 0.9
     temperature: float = 1.0
     hold_out: int = 0
@@ -228,7 +228,6 @@ _RULES: Rules = {
     "weight_decay": at_least(0),
     "label_smoothing": share(),
     "shift_px": at_least(0),
-    "shift_step": at_least(1),
     "cutout": at_least(0),
     "jpeg": share(),
     "noise": share(),
@@ -237,6 +236,7 @@ _RULES: Rules = {
     "l2": at_least(0),
     "norm_bias_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
     "head_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
+    "teacher_step": at_least(1),
     "teacher_share": (lambda part: 0 <= part <= 1, "from 0 to 1"),
     "temperature": (lambda value: 0 < value < math.inf, "above 0"),
     "hold_out": at_least(0),

@@ -50,12 +50,10 @@ def by_pixel(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize(("step", "expected"), [(1, {-2, -1, 0, 1, 2}), (2, {-2, 0, 2}), (3, {0})])
-def test_all_shifts_of_the_step_and_both_mirrors_occur(step: int, expected: set[int]) -> None:
-    settings = recipe(batch_size=1000, flip=True, shift_px=2, shift_step=step)
-    view, _ = next(viewed(numbered(1000), settings, epoch=0))
-    assert set(view.shift[0]) == set(view.shift[1]) == expected
-    assert len(set(zip(*view.shift, strict=True))) == len(expected) ** 2
+def test_all_shifts_and_both_mirrors_occur() -> None:
+    view, _ = next(viewed(numbered(1000), recipe(batch_size=1000, flip=True, shift_px=2), epoch=0))
+    assert set(view.shift[0]) == set(view.shift[1]) == {-2, -1, 0, 1, 2}
+    assert len(set(zip(*view.shift, strict=True))) == 25
     assert 0.4 < view.mirror.mean() < 0.6
 
 

@@ -37,7 +37,7 @@ def recipe(tmp_path: Path) -> Recipe:
     path = tmp_path / "teacher.keras"
     network().save(path)
     size = {"height": SIZE, "width": SIZE, "batch_size": 16, "epochs": 9}
-    views = {"flip": True, "shift_px": 2, "shift_step": 2, "jpeg": 0.5}
+    views = {"flip": True, "shift_px": 2, "jpeg": 0.5}
     return Recipe(name="pupil", model="m:f", data="digits", teacher=str(path), **size, **views)  # type: ignore[arg-type]
 
 
@@ -47,6 +47,23 @@ def test_the_teacher_answers_for_the_view_before_compression(data: LabelledImage
         for view, _ in viewed(data, recipe, epoch):
             expected = model.predict_on_batch(normalise(view.of(data.images)))
             assert np.abs(teacher.logits(view) - expected).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("step", "nearest"),
+    [(2, [-4, -2, -2, 0, 2, 2, 4]), (3, [-3, -3, 0, 0, 0, 3, 3]), (7, [0, 0, 0, 0, 0, 0, 0])],
+)
+def test_a_teacher_is_asked_of_the_nearest_shift(
+    data: LabelledImages, recipe: Recipe, step: int, nearest: list[int]
+) -> None:
+    teacher = Teacher(data, replace(recipe, shift_px=3, teacher_step=step))
+    chosen, mirror = np.arange(7), np.zeros(7, np.bool_)
+    rows, columns = np.arange(-3, 4), np.arange(3, -4, -1)
+    said = teacher.logits(View(chosen, mirror, np.array([rows, columns])))
+    seen = View(chosen, mirror, np.array([nearest, nearest[::-1]])).of(data.images)
+    assert (
+        np.abs(said - keras.saving.load_model(recipe.teacher).predict_on_batch(normalise(seen))).max() < 0.01
+    )
 
 
 def test_each_view_is_computed_once(
@@ -78,8 +95,8 @@ def test_a_lesson_hands_the_teachers_targets_out(data: LabelledImages, recipe: R
 
 
 def test_more_views_than_can_be_kept_are_refused(data: LabelledImages, recipe: Recipe) -> None:
-    with pytest.raises(InputError, match=r"at most 64 views .* makes 162\. Raise shift_step"):
-        Teacher(data, replace(recipe, shift_px=4, shift_step=1))
+    with pytest.raises(InputError, match=r"at most 64 views .* makes 162\. Raise teacher_step"):
+        Teacher(data, replace(recipe, shift_px=4))
 
 
 def test_a_teacher_of_other_classes_is_refused(data: LabelledImages, recipe: Recipe, tmp_path: Path) -> None:
