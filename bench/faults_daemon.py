@@ -1,6 +1,6 @@
 """A daemon under faults: how soon it serves and ends, what it keeps, and what it tells.
 
-    python bench/faults_daemon.py [cold] [sigterm] [reconnects] [secrets] [--n 50] [--json FILE]
+    python bench/faults_daemon.py [cold] [sigterm] [reconnects] [crash-loop] [secrets] [--n 50] [--json FILE]
 
 Each row starts `sightline run` as a process of its own, and real RTSP cameras where it needs any:
 
@@ -9,6 +9,8 @@ Each row starts `sightline run` as a process of its own, and real RTSP cameras w
                 takes to end; exit code 0 and no process of it left, or the round has failed
     reconnects  four cameras that are cut, or fall silent each fifth time, once in nine seconds: memory (PSS of all
                 processes), descriptors and threads after each round; n is the number of rounds
+    crash-loop  a camera whose decoder is killed n times, as soon as it runs: whether the camera is called degraded,
+                and what the three others beside it lose
     secrets     n addresses with secrets of all shapes: where one of them is seen in what the daemon prints,
                 writes, answers and has in its arguments
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -48,6 +51,9 @@ EVERY_S = 9.0
 SETTLE_S = 1.0
 PATIENCE_S = 120.0
 """Of a row in which not the time counts but what is left."""
+
+LOOK_AFTER_S = 0.3
+"""After a decoder was killed: by then the daemon has seen it."""
 
 HALF_OPEN_EVERY = 5
 GROWTH_MB, TERM_S, COLD_S = 2.0, 1.0, 1.0
@@ -158,6 +164,52 @@ def _one_reconnect(daemon: Daemon, tell: Callable[[str], None], number: int) -> 
     return Held.by(daemon)
 
 
+def crash_loop(n: int) -> dict[str, Any]:
+    """Three cameras of 25 frames a second beside the broken one; its decoder is GStreamer's, theirs PyAV's."""
+    with Server((320, 240)) as server, _folder() as folder:
+        cameras = "".join(_rtsp(f"good-{i}", server.uri) for i in range(3))
+        broken = _rtsp("broken", "gst://videotestsrc is-live=true ! video/x-raw,width=320,height=240")
+        config = f'{NO_PLANS}model = "face-320x192"\n{cameras}{broken}[sinks]\nterminal = false\n{PAGE}'
+        with Daemon(folder, config) as daemon:
+            daemon.wait_printed("The page is at")
+            wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
+            before, begin_s = _good(daemon), time.monotonic()
+            states = [_after_crash(daemon) for _ in range(n)]
+            seconds, after = time.monotonic() - begin_s, _good(daemon)
+    lost = {name: sum(a[name] - b[name] for a, b in zip(after, before, strict=True)) for name in LOSSES}
+    frames = sum(a["captured"] - b["captured"] for a, b in zip(after, before, strict=True))
+    return {
+        "n": n,
+        "degraded": f"{states.count('degraded')} of {n}",
+        "frames of the others": frames,
+        "a second and camera": frames / seconds / 3,
+        **lost,
+        "passed": "degraded" in states and not any(lost.values()),
+    }
+
+
+LOSSES = ("dropped", "lost_before", "reconnects")
+
+
+def _good(daemon: Daemon) -> list[dict[str, Any]]:
+    return [camera for camera in daemon.state()["cameras"] if camera["name"] != "broken"]
+
+
+def _after_crash(daemon: Daemon) -> str:
+    """Kill the broken camera's decoder once there is one; what the camera is called then."""
+
+    def running() -> list[int]:
+        time.sleep(0.05)  # looking is work, and is not to be what the others suffer from
+        return [pid for pid in daemon.processes() if b"child/gstreamer.py" in _arguments_of(pid)]
+
+    wait_until(lambda: bool(running()), PATIENCE_S)
+    for pid in running():
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not running(), PATIENCE_S)
+    time.sleep(LOOK_AFTER_S)
+    return str(next(c["state"] for c in daemon.state()["cameras"] if c["name"] == "broken"))
+
+
 def _reconnects(daemon: Daemon) -> list[int]:
     return [camera["reconnects"] for camera in daemon.state()["cameras"]]
 
@@ -241,13 +293,14 @@ def _places(daemon: Daemon) -> dict[str, bytes]:
 
 
 def _arguments(daemon: Daemon) -> bytes:
-    found = b""
-    for pid in daemon.processes():
-        try:
-            found += Path(f"/proc/{pid}/cmdline").read_bytes()
-        except OSError:  # it has ended meanwhile
-            continue
-    return found
+    return b"".join(map(_arguments_of, daemon.processes()))
+
+
+def _arguments_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
 
 
 @contextmanager
@@ -294,6 +347,7 @@ ROWS: dict[str, Callable[[int], dict[str, Any]]] = {
     "cold-one": cold_one,
     "sigterm": sigterm,
     "reconnects": reconnects,
+    "crash-loop": crash_loop,
     "secrets": secrets,
 }
 

@@ -73,6 +73,9 @@ class CameraView(_View):
     dropped: int = Field(default=0, ge=0)
     in_flight: int = Field(default=0, ge=0)
     dropped_for: dict[str, int] = Field(default={}, description="The dropped ones by reason.")
+    lost_before: int = Field(
+        default=0, ge=0, description="Frames lost in the decoder's process, before they were captured here."
+    )
     backlog: dict[str, float] = Field(
         default={}, description="What waited upstream, and what was lost of it."
     )

@@ -46,6 +46,7 @@ def test_every_figure_is_there_in_base_units() -> None:
     assert found["sightline_frames_processed_total", door] == 290
     assert found["sightline_frames_dropped_total", door] == 9
     assert found["sightline_frames_dropped_for_total", (*door, ("reason", "stale"))] == 2
+    assert found["sightline_frames_lost_before_total", door] == 4
     assert found["sightline_camera_reconnects_total", door] == 1
     assert (found["sightline_camera_up", door], found["sightline_camera_up", yard]) == (1, 0)
     assert found["sightline_frame_age_seconds", door] == pytest.approx(0.0215)
@@ -73,7 +74,7 @@ def test_the_number_of_series_is_bounded_whatever_is_configured() -> None:
     }
     found = samples(text_of(content))
     of_camera = [labels for _, labels in found if ("camera", "camera-0") in labels]
-    assert len(of_camera) <= 8 + 12 + 12 * 5 + MOST_MODELS * 5
+    assert len(of_camera) <= 9 + 12 + 12 * 5 + MOST_MODELS * 5
     assert len({dict(labels).get("camera") for _, labels in found} - {None}) == MOST_CAMERAS
     assert found["sightline_series_left_out", ()] == MANY - MOST_CAMERAS + MANY - MOST_MODELS
 

@@ -49,6 +49,7 @@ def camera(name: str, **changed: Any) -> dict[str, Any]:
         "captured": 300,
         "processed": 290,
         "dropped": 9,
+        "lost_before": 4,
         "width": 1280,
         "height": 720,
         "fps": 29.9,
