@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from edge.bundle import InputSpec, Sha256, TaskName
 from edge.errors import InputError
 from edge.files import sha256, write_text
+from edge.machine import parse_cpu, read_text
 
 if TYPE_CHECKING:
     import keras
@@ -187,7 +188,7 @@ def this_machine() -> Machine:
 
     backend = keras.config.backend()
     return Machine(
-        cpu=_cpu_model(),
+        cpu=parse_cpu(read_text(Path("/proc/cpuinfo"))) or platform.processor() or platform.machine(),
         architecture=platform.machine(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         devices=tuple(keras.distribution.list_devices()),
@@ -195,13 +196,3 @@ def this_machine() -> Machine:
         backend=backend,
         packages={name: importlib.import_module(name).__version__ for name in ("keras", backend, "numpy")},
     )
-
-
-def _cpu_model() -> str:
-    """The processor's name; Arm machines often state none, then the architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

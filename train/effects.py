@@ -1,4 +1,4 @@
-"""What cameras do to a picture, each with its strength: for `train.augment` and `train.corrupt`."""
+"""What cameras do to a picture, each with its strength; for training and for `evaluate --corrupt`."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edge.pixels import PAD_VALUE, Image
 from train.detection.loss import FACE, IGNORED
 from train.detection.recipe import DetectorRecipe
+from train.effects import blurred, compressed, with_noise
 
 FACES_AN_IMAGE = 12
 """Targets a crop on average over a batch, ignored places counted; crowds have more, most crops one or two."""
@@ -166,13 +167,12 @@ def _filmed(pixels: Image, recipe: DetectorRecipe, rng: Random) -> Image:
     if draws[1] < recipe.grey:
         pixels = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if draws[2] < recipe.blur:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.4, 1.6))
+        pixels = blurred(pixels, rng.uniform(0.4, 1.6))
     if draws[0] < recipe.dark or rng.random() < 0.1:
         noise = rng.normal(0, rng.uniform(2, 10), pixels.shape[:2]).astype(np.float32)
-        pixels = np.clip(pixels + noise[..., None], 0, 255).astype(np.uint8)
+        pixels = with_noise(pixels, noise[..., None])
     if draws[3] < recipe.jpeg:
-        _, stream = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 90))])
-        pixels = cv2.imdecode(stream, cv2.IMREAD_COLOR)
+        pixels = compressed(pixels, int(rng.integers(25, 90)))
     return pixels
 
 

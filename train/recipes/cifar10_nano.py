@@ -28,4 +28,4 @@ RECIPE = Recipe(
     teacher="models/cifar10-base.keras",
     teacher_step=3,
     teacher_share=0.9,
-    )
+)
