@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import keras
+import layerwise
 import numpy as np
 import pytest
 from keras import layers
@@ -21,12 +21,6 @@ from calibration.settings import Settings
 from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.pixels import normalise
-
-_spec = importlib.util.spec_from_file_location("layerwise", Path(__file__).with_name("layerwise.py"))
-assert _spec is not None
-assert _spec.loader is not None
-layerwise = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(layerwise)
 
 
 def _network() -> keras.Model:

@@ -3,12 +3,11 @@ with its own simulation, layer by layer."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
+import layerwise
 import numpy as np
 import pytest
 from keras import layers
@@ -18,12 +17,6 @@ from calibration.graph import build, infer, read
 from calibration.plan import make_plan
 from edge.errors import InputError
 from edge.pixels import normalise
-
-_spec = importlib.util.spec_from_file_location("layerwise", Path(__file__).with_name("layerwise.py"))
-assert _spec is not None
-assert _spec.loader is not None
-layerwise = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(layerwise)
 
 Body = Callable[[Any], Any]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import out_of_scale
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
@@ -36,12 +36,6 @@ from train.fit import fit
 from train.models.lenet import lenet5
 from train.recipe import Recipe
 from train.weights import load_keras
-
-_spec = importlib.util.spec_from_file_location("out_of_scale", Path(__file__).parents[1] / "out_of_scale.py")
-assert _spec is not None
-assert _spec.loader is not None
-out_of_scale = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(out_of_scale)
 
 RECIPE = Recipe(
     name="hard",

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import onnx
 import onnxruntime
+import out_of_scale
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
@@ -30,12 +29,6 @@ from edge.pixels import normalise
 from export import onnx as to_onnx
 from export import tflite as to_tflite
 from train.data import load
-
-_spec = importlib.util.spec_from_file_location("out_of_scale", Path(__file__).parents[1] / "out_of_scale.py")
-assert _spec is not None
-assert _spec.loader is not None
-out_of_scale = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(out_of_scale)
 
 
 class Case:

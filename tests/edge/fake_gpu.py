@@ -3,7 +3,8 @@
 `FakeCuda` and `FakeTrt` answer to names of NVIDIA's bindings alone (a test holds them to that) and
 are as strict as a GPU: work on a stream is put off until the stream is waited for, an address must
 be allocated, a capture needs a warm and idle context, and objects must die in order. What the engine
-computes is exchangeable: a sum, or a whole ONNX file by ONNX Runtime.
+computes is exchangeable: a sum, or a whole ONNX file by ONNX Runtime. Tests that import it are skipped where
+NVIDIA's bindings are not installed.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import tensorrt_rtx as trt
-from cuda.bindings import runtime as real
+import pytest
+
+trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
+real = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
 
 OK = real.cudaError_t.cudaSuccess
 INVALID = real.cudaError_t.cudaErrorInvalidValue

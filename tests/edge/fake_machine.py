@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-import tensorrt_rtx as trt
+import fake_gpu
 
 from edge.bundle import Bundle
 from edge.runners import cuda
 from edge.runners.plans import Identity, PlanHeader, Toolkit, packed, plan_path
 from edge.runners.tensorrt import TensorrtRunner
 
-_spec = importlib.util.spec_from_file_location("fake_gpu", Path(__file__).with_name("fake_gpu.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fake_gpu = importlib.util.module_from_spec(_spec)
-sys.modules["fake_gpu"] = fake_gpu
-_spec.loader.exec_module(fake_gpu)
-
+trt = fake_gpu.trt
 IN, OUT = trt.TensorIOMode.INPUT, trt.TensorIOMode.OUTPUT
 PIXELS = (IN, (1, 4, 4, 3), trt.DataType.UINT8)
 LOGITS = (OUT, (1, 5), trt.DataType.FLOAT)

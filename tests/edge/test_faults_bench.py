@@ -16,9 +16,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+def bench() -> Any:
     pytest.importorskip("av")
-    monkeypatch.syspath_prepend(ROOT / "bench")
     import faults
 
     return faults

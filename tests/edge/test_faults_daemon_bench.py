@@ -9,13 +9,10 @@ import pytest
 
 from edge.config import StreamSettings
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+def bench() -> Any:
     pytest.importorskip("av")
-    monkeypatch.syspath_prepend(ROOT / "bench")
     import faults_daemon
 
     return faults_daemon

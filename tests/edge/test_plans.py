@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import fake_machine
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,16 +19,7 @@ from edge.runners import cuda, plans
 from edge.runners import tensorrt as runner_module
 from edge.runners.plans import Identity, NoPlan, PlanHeader, PlanUnusable, Toolkit, find_toolkit, packed
 
-trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
-pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
-
-_spec = importlib.util.spec_from_file_location("fake_machine", Path(__file__).with_name("fake_machine.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fake_machine = importlib.util.module_from_spec(_spec)
-sys.modules["fake_machine"] = fake_machine
-_spec.loader.exec_module(fake_machine)
-fake_gpu, ORIN = fake_machine.fake_gpu, fake_machine.ORIN
+trt, fake_gpu, ORIN = fake_machine.trt, fake_machine.fake_gpu, fake_machine.ORIN
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ ONNX Runtime computes what the plan was built from. No device has run these plan
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_gpu
 import numpy as np
 import pytest
 
@@ -26,17 +25,9 @@ from edge.runners.plans import Toolkit, usable_plan
 from edge.runners.tensorrt import TensorrtRunner
 from export.build import build_into
 
-trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
-pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
 pytest.importorskip("onnxruntime")
 
-_spec = importlib.util.spec_from_file_location("fake_gpu", Path(__file__).with_name("fake_gpu.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fake_gpu = importlib.util.module_from_spec(_spec)
-sys.modules["fake_gpu"] = fake_gpu
-_spec.loader.exec_module(fake_gpu)
-
+trt = fake_gpu.trt
 ORIN = cuda.Device("Orin", "8.7")
 TYPES = {"uint8": trt.DataType.UINT8, "float32": trt.DataType.FLOAT}
 

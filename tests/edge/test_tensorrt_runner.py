@@ -6,7 +6,6 @@ test compares with NVIDIA's installed bindings.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_machine
 import numpy as np
 import pytest
 
@@ -22,16 +22,8 @@ from edge.runners import cuda
 from edge.runners import tensorrt as runner_module
 from edge.runners.plans import Toolkit
 
-trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
-real_cuda = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
-
-_spec = importlib.util.spec_from_file_location("fake_machine", Path(__file__).with_name("fake_machine.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fake_machine = importlib.util.module_from_spec(_spec)
-sys.modules["fake_machine"] = fake_machine
-_spec.loader.exec_module(fake_machine)
 fake_gpu, Machine, make_bundle = fake_machine.fake_gpu, fake_machine.Machine, fake_machine.make_bundle
+trt, real_cuda = fake_gpu.trt, fake_gpu.real
 
 ROOT = Path(__file__).parents[2]
 IN, OUT, PIXELS, LOGITS = fake_machine.IN, fake_machine.OUT, fake_machine.PIXELS, fake_machine.LOGITS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import shutil
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from tiny_onnx import make_bundle, make_onnx
 
 import export.build
 import export.tensorrt
@@ -28,13 +28,6 @@ from export.tensorrt import PlanError
 
 trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
 pytest.importorskip("onnx")
-
-_spec = importlib.util.spec_from_file_location("tiny_onnx", Path(__file__).with_name("tiny_onnx.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_tiny)
-make_onnx, make_bundle = _tiny.make_onnx, _tiny.make_bundle
 
 RTX = Toolkit(trt, "tensorrt_rtx", trt.__version__)
 ORIN = Device("Orin", "8.7")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import out_of_scale
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,12 +22,6 @@ from export.gate import images_needed, in_words, verdict
 from export.parity import paired_interval
 
 Command = Callable[..., Any]
-
-_spec = importlib.util.spec_from_file_location("out_of_scale", Path(__file__).parents[1] / "out_of_scale.py")
-assert _spec is not None
-assert _spec.loader is not None
-out_of_scale = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(out_of_scale)
 
 
 def _metrics(n: int, drop: float, low: float, high: float) -> Metrics:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_onnx import make_onnx
 
 import export.tensorrt
 from edge.bundle import Bundle, shipped
@@ -18,13 +18,6 @@ from export.tensorrt import PlanError, Tensor, build_plan, device_to_build_for
 
 trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
 onnx = pytest.importorskip("onnx")
-
-_spec = importlib.util.spec_from_file_location("tiny_onnx", Path(__file__).with_name("tiny_onnx.py"))
-assert _spec is not None
-assert _spec.loader is not None
-_tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_tiny)
-make_onnx = _tiny.make_onnx
 
 RTX = Toolkit(trt, "tensorrt_rtx", trt.__version__)
 FULL = Toolkit(trt, "tensorrt", "10.3.0")

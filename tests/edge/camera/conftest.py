@@ -1,15 +1,10 @@
-"""Makes `camera_stage` importable for the tests beside this file, and checks that nothing is left behind."""
+"""Cameras to read from, and a check that nothing is left behind."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from camera_stage import Left, MjpegServer, RtspServer, why_no_rtsp
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import profiler_verdicts as bench
 import pytest
 
 from edge.errors import InputError
@@ -19,14 +19,6 @@ from edge.profiling import stats
 from edge.profiling.compare import compare_timings
 from edge.profiling.rows import Timings
 from edge.profiling.stats import block_length, differences, intervals, percentiles, student
-
-_spec = importlib.util.spec_from_file_location(
-    "profiler_verdicts", Path(__file__).parents[3] / "bench" / "profiler_verdicts.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-bench = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(bench)
 
 
 @pytest.mark.parametrize("kind", ["alone", "in_turn"])

@@ -8,12 +8,11 @@ stage of each frame is held between the delay itself and the time from the event
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import fakes
 import numpy as np
 import pytest
 
@@ -23,12 +22,6 @@ from edge.profiler import StageRecorder
 from edge.profiling.rows import Rows, Timings
 from edge.profiling.sources import Paced, Repeated
 from edge.profiling.stats import percentiles
-
-_spec = importlib.util.spec_from_file_location("fakes", Path(__file__).with_name("fakes.py"))
-assert _spec is not None
-assert _spec.loader is not None
-fakes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(fakes)
 
 PERCENTS = (50.0, 90.0, 99.0)
 FRAMES = 310

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import importlib.util
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fake_machine
 import numpy as np
 import pytest
 
@@ -21,18 +20,7 @@ from edge.runners import cuda
 from edge.runners import tensorrt as runner_module
 from edge.runners.cuda import CudaError
 
-trt = pytest.importorskip("tensorrt_rtx", reason="the RTX edition of TensorRT is for x86_64")
-pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-python")
-
-_spec = importlib.util.spec_from_file_location(
-    "tensorrt_stand_in", Path(__file__).parents[1] / "fake_machine.py"
-)
-assert _spec is not None
-assert _spec.loader is not None
-stand_in = importlib.util.module_from_spec(_spec)
-sys.modules["tensorrt_stand_in"] = stand_in
-_spec.loader.exec_module(stand_in)
-fake_gpu = stand_in.fake_gpu
+trt, fake_gpu = fake_machine.trt, fake_machine.fake_gpu
 
 CONV = "functional_1_1/conv1_1/convolution + functional_1_1/relu1_1/Relu"
 INFORMATION = {
@@ -120,10 +108,10 @@ def bundle_with(content: bytes, make_bundle: Any) -> Any:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(stand_in, "make_bundle", bundle_with(tiny_onnx(), stand_in.make_bundle))
+    monkeypatch.setattr(fake_machine, "make_bundle", bundle_with(tiny_onnx(), fake_machine.make_bundle))
     monkeypatch.setattr(fake_gpu, "FakeContext", ProfiledContext)
     monkeypatch.setattr(fake_gpu, "FakeEngine", InspectedEngine)
-    made = stand_in.Machine(tmp_path / "tiny")
+    made = fake_machine.Machine(tmp_path / "tiny")
     # The stand-in is a dataclass of the names that the runner needs; these two are the profiler's.
     made.trt.IProfiler, made.trt.LayerInformationFormat = trt.IProfiler, trt.LayerInformationFormat
     monkeypatch.setattr(cuda, "runtime", lambda: made.cuda)

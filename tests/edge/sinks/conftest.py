@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-_spec = importlib.util.spec_from_file_location("stage", Path(__file__).with_name("stage.py"))
-assert _spec is not None
-assert _spec.loader is not None
-stage = importlib.util.module_from_spec(_spec)
-sys.modules["stage"] = stage  # for the tests beside this file: `import stage`
-_spec.loader.exec_module(stage)
+import stage
 
 
 @pytest.fixture

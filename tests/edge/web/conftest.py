@@ -1,16 +1,12 @@
-"""Makes `web_stage` and `web_chromium`, which lie beside it, known to the tests of this folder."""
+"""HTTP clients for the tests of the page."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

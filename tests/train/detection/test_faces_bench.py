@@ -50,9 +50,8 @@ class FakeYuNet:
         return outputs
 
 
-def test_yunet_is_decoded_by_its_own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yunet_is_decoded_by_its_own_rules() -> None:
     """Centre (3 + 0.5, 2 - 0.25) * 8 = (28, 14), size 16x8, score 0.9 * 0.5; the picture is twice as large."""
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
     from peers.faces import YuNet
 
     picture = np.tile(np.array([1, 2, 3], np.uint8), (40, 128, 1))
@@ -61,8 +60,7 @@ def test_yunet_is_decoded_by_its_own_rules(monkeypatch: pytest.MonkeyPatch) -> N
     assert found.boxes.tolist() == [pytest.approx([40, 20, 72, 36])]
 
 
-def test_rfb_boxes_are_parts_of_the_sides(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+def test_rfb_boxes_are_parts_of_the_sides() -> None:
     from peers.faces import Rfb320
 
     class Fake:
