@@ -34,7 +34,7 @@ INITIAL_IMAGES = 128
 """So many training images show a data-dependent initialiser what its layers compute."""
 
 
-ASKED = ("teacher", "shift_px", "teacher_step", "precision")
+ASKED = ("teacher", "shift_px", "teacher_step", "teacher_precision")
 """What decides which views a teacher is asked of, and what it says."""
 
 

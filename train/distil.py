@@ -44,7 +44,7 @@ class Teacher:
             )
         model = load_keras(Path(recipe.teacher))
         _check(model, data, recipe)
-        self._model = fast_form(model, recipe.precision)
+        self._model = fast_form(model, recipe.teacher_precision)
         self._known = np.zeros((views, len(data)), np.bool_)
         self._logits = np.zeros((views, len(data), len(data.class_names)), np.float16)
 

@@ -122,7 +122,7 @@ class Job:
         console = Console(stderr=True)
         for note in lesson.about.notes:
             console.print(f"{lesson.about.data.source}: {note}", highlight=False)
-        _tell_if_slow(console, getattr(lesson.recipe, "precision", "float32"))
+        _tell_if_slow(console, lesson.recipe)
         if self.sanity and not self.resume:
             from train.sanity import quick
 
@@ -167,17 +167,20 @@ def _rounded(metrics: Metrics) -> Metrics:
     return {name: round(value, 4) for name, value in metrics.items()}
 
 
-def _tell_if_slow(console: Console, precision: str) -> None:
+def _tell_if_slow(console: Console, recipe: AnyRecipe) -> None:
     import keras
 
     from train.speed import slow_here
 
-    if slow_here(precision, read_text(Path("/proc/cpuinfo")), keras.distribution.list_devices()):
-        console.print(
-            f"precision={precision}: this processor has no bfloat16 arithmetic (AMX, AVX512-BF16) and may train "
-            "far slower than with precision=float32.",
-            highlight=False,
-        )
+    cpuinfo, devices = read_text(Path("/proc/cpuinfo")), keras.distribution.list_devices()
+    for name in ("precision", "teacher_precision"):
+        precision = getattr(recipe, name, "float32")
+        if slow_here(precision, cpuinfo, devices):
+            console.print(
+                f"{name}={precision}: this processor has no bfloat16 arithmetic (AMX, AVX512-BF16) and may be far "
+                f"slower so than with {name}=float32.",
+                highlight=False,
+            )
 
 
 def _last_epoch(metrics: Metrics) -> Metrics:

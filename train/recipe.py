@@ -103,6 +103,7 @@ class Recipe(AnyRecipe):
             last layer's weights (`logits`), is multiplied.
         teacher: path of a `.keras` classifier whose answers are learnt as well, see `train.distil`; "" for none.
         teacher_step: it is asked of shifts by multiples of so many pixels, the nearest to what the pupil sees.
+        teacher_precision: what it computes in, as `precision`.
         teacher_share: of the target, the rest is the label; temperature: divides the teacher's logits.
         hold_out: that many training images, spread over the classes, are kept aside for
             validation; 0 trains on all. The test split is never used for choices.
@@ -146,6 +147,7 @@ class Recipe(AnyRecipe):
     head_rate: float = 1.0
     teacher: str = ""
     teacher_step: int = 1
+    teacher_precision: str = "float32"
     teacher_share: float = 0.9
     temperature: float = 1.0
     hold_out: int = 0
@@ -237,6 +239,7 @@ _RULES: Rules = {
     "norm_bias_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
     "head_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
     "teacher_step": at_least(1),
+    "teacher_precision": one_of(PRECISIONS),
     "teacher_share": (lambda part: 0 <= part <= 1, "from 0 to 1"),
     "temperature": (lambda value: 0 < value < math.inf, "above 0"),
     "hold_out": at_least(0),

@@ -27,5 +27,6 @@ RECIPE = Recipe(
     blur=0.05,
     teacher="models/cifar10-base.keras",
     teacher_step=3,
+    teacher_precision="mixed_bfloat16",
     teacher_share=0.9,
 )
