@@ -145,7 +145,7 @@ def residual_add(view: OnnxView) -> Found:
             yield node, "rounds the layer that it could be fused with"
         for layer in raw:
             others = [name for name in node.input if name != layer]
-            int8 = view.quantized(view.maker[layer].input[0])
+            int8 = view.quantized(_layer(view, layer).input[0])
             if int8 and not any(view.quantized(name) or name in view.constants for name in others):
                 yield node, "reads its shortcut in float beside an int8 layer"
 
@@ -214,5 +214,15 @@ def _before(view: OnnxView, tensor: str) -> str:
 
 
 def _lone_layer(view: OnnxView, tensor: str) -> bool:
-    made = view.made_by(tensor, "Conv", "ConvTranspose", "Gemm", "MatMul")
-    return made is not None and len(view.readers[tensor]) == 1 and tensor not in view.outputs
+    read_once = len(view.readers[tensor]) == 1 and tensor not in view.outputs
+    return read_once and _layer(view, tensor) is not None
+
+
+def _layer(view: OnnxView, tensor: str) -> Any:
+    """The layer with weights that makes a tensor, alone or with a bias added by a node of its own; else None."""
+    bias = view.made_by(tensor, "Add")
+    if bias is not None and any(name in view.constants for name in bias.input):
+        tensor = next((name for name in bias.input if name not in view.constants), "")
+        if len(view.readers[tensor]) != 1:
+            return None
+    return view.made_by(tensor, "Conv", "ConvTranspose", "Gemm", "MatMul")
