@@ -70,7 +70,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from train.models.face import Widths, _detector
 
     keras.utils.set_random_seed(0)
-    model = _detector(None, None, Widths(stem=(4, 8), stage=8, pairs=(1, 1, 1)))
+    model = _detector(None, None, Widths(stem=(4, 8), stage=8, pairs=(1, 1, 1), inner=(8, 8, 8)))
     rng = np.random.default_rng(1)
     for weight in model.weights:
         if weight.path.endswith("bias"):

@@ -28,15 +28,23 @@ PRIOR = 0.01
 
 @dataclass(frozen=True)
 class Widths:
-    """Channels: of the two stem convolutions, of the stages, and how many residual pairs each has."""
+    """Channels and residual pairs.
+
+    Attributes:
+        stem: of the two strided convolutions; stage: of the stages, their necks and heads.
+        pairs: how many residual pairs each stage has; inner: between the two convolutions of each of them.
+        fine: between those of a pair at stride 4, which small faces need; 0 for no such pair.
+    """
 
     stem: tuple[int, int]
     stage: int
     pairs: tuple[int, int, int]
+    inner: tuple[int, int, int]
+    fine: int = 0
 
 
-FACE = Widths(stem=(16, 24), stage=32, pairs=(1, 1, 1))
-FACE_PLUS = Widths(stem=(16, 24), stage=32, pairs=(4, 2, 2))
+FACE = Widths(stem=(16, 24), stage=32, pairs=(1, 1, 1), inner=(32, 32, 16), fine=24)
+FACE_PLUS = Widths(stem=(16, 24), stage=32, pairs=(4, 2, 2), inner=(32, 32, 16), fine=24)
 DILATION = {32: 2}
 """Of the residual pairs: the coarsest level sees 415 pixels so, enough for a face that fills the picture."""
 
@@ -63,11 +71,14 @@ def _detector(height: int | None, width: int | None, widths: Widths) -> keras.Mo
     x = pixels
     for index, filters in enumerate(widths.stem, start=1):
         x = _conv(x, filters, f"stem{index}", strides=2)
+    if widths.fine:
+        x = _residual(x, widths.fine, "res4_1")
     maps = {}
-    for stride, pairs in zip(STRIDES, widths.pairs, strict=True):
+    for stride, pairs, inner in zip(STRIDES, widths.pairs, widths.inner, strict=True):
         x = _conv(x, widths.stage, f"down{stride}", strides=2)
         for index in range(1, pairs + 1):
-            x = _residual(x, f"res{stride}_{index}", DILATION.get(stride, 1))
+            dilation = DILATION.get(stride, 1)
+            x = _residual(x, inner, f"{'far' if dilation > 1 else 'res'}{stride}_{index}", dilation)
         maps[stride] = x
     heads: dict[str, Any] = {}
     carried = None
@@ -104,10 +115,10 @@ def _conv(
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def _residual(x: Any, name: str, dilation: int) -> Any:
+def _residual(x: Any, inner: int, name: str, dilation: int = 1) -> Any:
     """Two convolutions that begin as nothing: the gain of zero makes the pair an identity at first
     (Goyal et al. 2017, arXiv 1706.02677, section 5.1), so that a trained network can grow by pairs.
     """
-    y = _conv(x, x.shape[-1], f"{name}a", dilation=dilation)
+    y = _conv(x, inner, f"{name}a", dilation=dilation)
     y = _conv(y, x.shape[-1], f"{name}b", dilation=dilation, relu=False, gamma="zeros")
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([x, y]))

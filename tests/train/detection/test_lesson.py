@@ -41,7 +41,7 @@ TINY = DetectorRecipe(
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector of the same form with few channels."""
-    widths = Widths(stem=(8, 16), stage=16, pairs=(1, 1, 1))
+    widths = Widths(stem=(8, 16), stage=16, pairs=(1, 1, 1), inner=(16, 16, 8), fine=8)
     monkeypatch.setattr("train.models.face.tiny", lambda h, w: _detector(h, w, widths), raising=False)
 
 
