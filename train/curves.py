@@ -100,7 +100,7 @@ def _slow(loss: Curve) -> Hint | None:
         return None
     return Hint(
         f"The loss falls in a straight line, to {loss[-1] / loss[0]:.0%} of its start.",
-        "learning_rate is too low: try three to ten times as much.",
+        "learning_rate is too low, unless the training began with trained weights: try three to ten times as much.",
     )
 
 
