@@ -52,8 +52,8 @@ SETTLE_S = 1.0
 PATIENCE_S = 120.0
 """Of a row in which not the time counts but what is left."""
 
-LOOK_AFTER_S = 0.3
-"""After a decoder was killed: by then the daemon has seen it."""
+LOOK_AFTER_S = 0.05
+"""After a decoder was killed: by then the daemon has seen it, and the next one has not been steady yet."""
 
 HALF_OPEN_EVERY = 5
 GROWTH_MB, TERM_S, COLD_S = 2.0, 1.0, 1.0
@@ -203,9 +203,11 @@ def _after_crash(daemon: Daemon) -> str:
         return [pid for pid in daemon.processes() if b"child/gstreamer.py" in _arguments_of(pid)]
 
     wait_until(lambda: bool(running()), PATIENCE_S)
-    for pid in running():
+    found = running()
+    for pid in found:
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not running(), PATIENCE_S)
+    # Not until none is there: the next one may have come already.
+    wait_until(lambda: not set(found) & set(running()), PATIENCE_S)
     time.sleep(LOOK_AFTER_S)
     return str(next(c["state"] for c in daemon.state()["cameras"] if c["name"] == "broken"))
 
