@@ -10,13 +10,14 @@ import numpy as np
 import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edge.bundle import PRECISIONS, Bundle
 from edge.golden import check
 from edge.runners import open_runner
 from edge.runners.plans import Toolkit
 from edge.runners.tflite import TfliteRunner
+from export.onnx import _optimised_again
 from export.tensorrt import build_plan
 from train.data import load
 
@@ -135,3 +136,23 @@ def test_nvidias_builder_takes_every_onnx_file_and_uses_int8(bundle: Bundle) -> 
     }
     assert weights["fp16"] <= 0.55 * weights["fp32"]
     assert weights["int8"] <= 0.4 * weights["fp32"]
+
+
+@pytest.mark.parametrize("needed", [False, True])
+def test_a_transposition_that_the_converter_left_behind_is_taken_out(needed: bool) -> None:
+    """There and back; where it is only there, it stays."""
+    nodes = [
+        helper.make_node("Transpose", ["pixels"], ["there"], "there", perm=[0, 3, 1, 2]),
+        helper.make_node("Relu", ["there"], ["out" if needed else "positive"], "relu"),
+        helper.make_node("Transpose", ["positive"], ["out"], "back", perm=[0, 2, 3, 1]),
+    ]
+    before, after = [1, 2, 3, 4], [1, 4, 2, 3] if needed else [1, 2, 3, 4]
+    pixels, out = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("pixels", before), ("out", after))
+    )
+    graph = helper.make_graph(nodes[: 2 if needed else 3], "left", [pixels], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    result = _optimised_again(model)
+    assert sum(node.op_type == "Transpose" for node in result.graph.node) == needed
+    assert (result is model) == needed
