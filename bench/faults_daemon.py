@@ -120,10 +120,7 @@ def reconnects(n: int) -> dict[str, Any]:
     """Four cameras behind one proxy."""
     with Server((320, 240)) as server, _proxy(server) as (address, tell), _folder() as folder:
         cameras = "".join(_rtsp(f"camera-{i}", f"rtsp://{address}/stream") for i in range(4))
-        config = f'{NO_PLANS}model = "face-320x192"\n{cameras}[sinks]\nterminal = false\n{PAGE}'
-        with Daemon(folder, config) as daemon:
-            daemon.wait_printed("The page is at")
-            wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
+        with _all_four_live(folder, cameras) as daemon:
             held, failed, server_died = [], [], 0
             for number in range(n):
                 server_died += server.revive()
@@ -140,6 +137,16 @@ def reconnects(n: int) -> dict[str, Any]:
         "failed": failed,
         "passed": found["passed"] and not failed,
     }
+
+
+@contextmanager
+def _all_four_live(folder: Path, cameras: str) -> Iterator[Daemon]:
+    """A daemon with one model, a page and nothing else, once its four cameras are live."""
+    config = f'{NO_PLANS}model = "face-320x192"\n{cameras}[sinks]\nterminal = false\n{PAGE}'
+    with Daemon(folder, config) as daemon:
+        daemon.wait_printed("The page is at")
+        wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
+        yield daemon
 
 
 def _one_reconnect(daemon: Daemon, tell: Callable[[str], None], number: int) -> Held:
@@ -169,10 +176,7 @@ def crash_loop(n: int) -> dict[str, Any]:
     with Server((320, 240)) as server, _folder() as folder:
         cameras = "".join(_rtsp(f"good-{i}", server.uri) for i in range(3))
         broken = _rtsp("broken", "gst://videotestsrc is-live=true ! video/x-raw,width=320,height=240")
-        config = f'{NO_PLANS}model = "face-320x192"\n{cameras}{broken}[sinks]\nterminal = false\n{PAGE}'
-        with Daemon(folder, config) as daemon:
-            daemon.wait_printed("The page is at")
-            wait_until(lambda: _live(daemon) == 4, PATIENCE_S)
+        with _all_four_live(folder, cameras + broken) as daemon:
             before, begin_s = _good(daemon), time.monotonic()
             states = [_after_crash(daemon) for _ in range(n)]
             seconds, after = time.monotonic() - begin_s, _good(daemon)

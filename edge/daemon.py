@@ -136,9 +136,8 @@ class Daemon:
             self.state.write_to(self._sinks)
             for _, sink in self._sinks:
                 closing.callback(sink.close)
-            closing.callback(
-                self._stop_feeders
-            )  # again, if not stopped yet: before sinks and models are closed
+            # Again, if not stopped yet: before sinks and models are closed.
+            closing.callback(self._stop_feeders)
             self._serve_models()
             self._loop()
         return total(feeder.ring.counts() for feeder in (*self._gone, *self._feeders.values()))

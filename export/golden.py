@@ -22,9 +22,13 @@ copied and shipped, must not carry pictures of a training set, whose people and 
 
 
 class Tolerance(NamedTuple):
-    """How far a runtime may lie from what was exported, see `edge.bundle.Golden`."""
+    """How far a runtime may lie from what was exported, see `edge.bundle.Golden`.
 
-    steps: float = 3.0
+    Roundings that fall the other way add up over the layers: 3.2 steps were seen in a residual network of ten
+    layers, whose file named Keras's class for 99.1 % of 1,500 images.
+    """
+
+    steps: float = 6.0
     share: float = 1.0
 
 

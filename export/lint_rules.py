@@ -220,9 +220,8 @@ def _lone_layer(view: OnnxView, tensor: str) -> bool:
 
 def _layer(view: OnnxView, tensor: str) -> Any:
     """The layer with weights that makes a tensor, alone or with a bias added by a node of its own; else None."""
-    bias = view.made_by(tensor, "Add")
-    if bias is not None and any(name in view.constants for name in bias.input):
-        tensor = next((name for name in bias.input if name not in view.constants), "")
-        if len(view.readers[tensor]) != 1:
-            return None
-    return view.made_by(tensor, "Conv", "ConvTranspose", "Gemm", "MatMul")
+    addition = view.made_by(tensor, "Add")
+    computed = [] if addition is None else [name for name in addition.input if name not in view.constants]
+    if len(computed) == 1 and len(view.readers[computed[0]]) == 1:
+        tensor = computed[0]
+    return view.made_by(tensor, *WEIGHTED)

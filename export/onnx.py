@@ -103,6 +103,8 @@ def _optimised_again(model: Any) -> Any:
 
     A second pass took it out each time. Where it finds none to take out, the first one's graph stays as it is.
     """
+    if not _transposes(model):
+        return model
     from tf2onnx.graph import GraphUtil
 
     again = GraphUtil.optimize_model_proto(model)

@@ -105,7 +105,7 @@ class Card {
     put(this.state, camera.state);
     this.state.classList.toggle("live", live);
     const reasons = Object.entries(camera.dropped_for).map(([reason, n]) => `${reason} ${count(n)}`);
-    if (camera.lost_before) reasons.push(`and in the decoder's process ${count(camera.lost_before)}`);
+    if (camera.lost_before) reasons.push(`in the decoder's process ${count(camera.lost_before)}`);
     this.list.title = reasons.length ? `dropped: ${reasons.join(", ")}` : "";
     const why = camera.last_error ? `: ${camera.last_error}` : "";
     put(this.note, live ? "" : `${camera.state} for ${span(camera.since_s)}${why}`);
