@@ -139,13 +139,18 @@ def test_shrinking_by_whole_numbers_is_the_mean_of_the_area(
 
 @given(st.integers(1, 24), st.integers(1, 24), st.floats(1, 20))
 def test_shrinking_by_any_number_moves_nothing(height: int, width: int, times: float) -> None:
-    """A ramp stays one, where it was: what is halved first lies no half pixel aside."""
+    """A ramp stays one, where it was: what is halved first lies no half pixel aside.
+
+    What is shrunk by r at last are source pixels (r >= 1), or blocks of them that halving made (r >= 2). The one on the
+    border between two pixels counts by its mean for either, which moves these by at most 1 / (8 r) of it: an eighth of
+    a source pixel, or 1 / (8 r^2) <= 1/32 of a pixel that comes out. Rounding adds half a step up to four times.
+    """
     have_h, have_w = round(height * times), round(width * times)
     ramp = np.linspace(0, 255, have_w)[None, :, None].repeat(have_h, axis=0).repeat(3, axis=2).round()
     found = fit(ramp.astype(np.uint8), height, width, "stretch")
     step = 255 / max(have_w - 1, 1)
     expected = ((np.arange(width) + 0.5) * have_w / width - 0.5) * step
-    assert np.abs(found - expected[None, :, None]).max() <= 2 + step / 8
+    assert np.abs(found - expected[None, :, None]).max() <= 2 + max(step / 8, step * have_w / width / 32)
 
 
 def test_models_of_one_frame_share_what_was_halved() -> None:
