@@ -2,13 +2,15 @@
 
 Rewrites, each from a graph to a graph that computes the same function: layers without effect at
 inference go, layers without an int8 operator become several (`calibration.lower`), batch
-normalisation becomes part of the convolution before it, dense layers become convolutions
-(per-channel rounding of matrix products does not convert to TFLite), ReLU moves before a maximum,
+normalisation becomes part of the convolution before it, also through a pool between the two, dense
+layers become convolutions (per-channel rounding of matrix products does not convert to TFLite), ReLU
+moves before a maximum,
 reshapes that undo each other go, and nodes that nobody reads are dropped.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -54,6 +56,7 @@ _NO_EFFECT = frozenset(
     }
 )
 _RELU_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D")
+_NORM_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D")
 _FOLDS = WEIGHTED | {"Dense", "Conv2DTranspose"}
 
 
@@ -63,7 +66,7 @@ def fold(graph: Graph) -> Graph:
     Raises:
         InputError: a layer has no int8 form here; the message names it and those that have.
     """
-    plain = fold_norms(lower(without_effectless(graph)))
+    plain = fold_norms(norm_first(lower(without_effectless(graph))))
     plain = mean_apart(plain)
     folded = without_unread(relu_first(without_idle_reshapes(dense_as_convolutions(plain))))
     for node in folded.nodes:
@@ -170,20 +173,42 @@ def without_idle_reshapes(graph: Graph) -> Graph:
     return Graph(nodes, _renamed(graph, alias))
 
 
+def norm_first(graph: Graph) -> Graph:
+    """Batch normalisation of a convolution's maxima is the maxima of its normalisation, which then folds into it.
+
+    So where no gain is negative. A copy lets any gain through.
+    """
+
+    def moves(node: Node, norm: Node) -> bool:
+        if node.kind not in _NORM_GOES_THROUGH or norm.kind != "BatchNormalization":
+            return False
+        source = graph[node.inputs[0]]
+        foldable = source.kind in _FOLDS and source.config["activation"] == "linear"
+        alone = graph.only_consumer(source.name) is not None
+        return foldable and alone and ("Max" not in node.kind or bool((_affine(norm)[0] >= 0).all()))
+
+    return _reader_first(graph, moves)
+
+
 def relu_first(graph: Graph) -> Graph:
     """ReLU of a maximum, a copy or a padding is the same of the ReLU, which then fuses into what stands before."""
-    relus = {
-        node.name: relu
+    return _reader_first(graph, lambda node, reader: node.kind in _RELU_GOES_THROUGH and is_relu(reader))
+
+
+def _reader_first(graph: Graph, moves: Callable[[Node, Node], bool]) -> Graph:
+    """Each node for which it `moves` changes places with the one that alone reads it."""
+    readers = {
+        node.name: reader
         for node in graph.nodes
-        if node.kind in _RELU_GOES_THROUGH and (relu := fused_relu(graph, node)) is not None
+        if (reader := graph.only_consumer(node.name)) is not None and moves(node, reader)
     }
-    alias = {relu.name: pool for pool, relu in relus.items()}
+    alias = {reader.name: name for name, reader in readers.items()}
     nodes: list[Node] = []
     for node in graph.nodes:
         inputs = tuple(alias.get(name, name) for name in node.inputs)
-        if node.name in relus:
-            relu = replace(relus[node.name], inputs=inputs, shape=graph[node.inputs[0]].shape)
-            nodes += [relu, replace(node, inputs=(relu.name,))]
+        if node.name in readers:
+            reader = replace(readers[node.name], inputs=inputs, shape=graph[node.inputs[0]].shape)
+            nodes += [reader, replace(node, inputs=(reader.name,))]
         elif node.name not in alias:
             nodes.append(replace(node, inputs=inputs))
     return Graph(tuple(nodes), _renamed(graph, alias))

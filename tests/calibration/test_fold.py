@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from calibration.fold import SUPPORTED, fold
+from calibration.fold import SUPPORTED, WEIGHTED, fold
 from calibration.graph import Graph, build, heads, infer, read
 from edge.errors import InputError
 from edge.pixels import normalise
+from tests.calibration.conftest import randomised
 
 
 def test_folding_keeps_the_function(network: Any, pictures: Any) -> None:
@@ -42,6 +43,30 @@ def test_a_norm_with_a_second_reader_is_not_folded_into_the_convolution() -> Non
         weight.assign(np.random.default_rng(1).uniform(0.5, 1.5, weight.shape))
     graph = fold(read(model))
     assert graph["norm"].kind == "DepthwiseConv2D"
+    data = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(build(graph)(data), model(data), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pool", "gain", "folds"),
+    [
+        (layers.MaxPooling2D(2), 0.5, True),
+        (layers.MaxPooling2D(2), 0.0, True),
+        (layers.MaxPooling2D(2), -0.5, False),
+        (layers.MaxPooling2D(3, 2, "same"), 0.5, True),
+        (layers.GlobalMaxPooling2D(keepdims=True), 0.5, True),
+        (layers.UpSampling2D(2), -0.5, True),
+        (layers.ZeroPadding2D(1), 0.5, False),
+    ],
+)
+def test_a_norm_folds_through_a_pool_that_lets_its_gain_through(pool: Any, gain: float, folds: bool) -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization(name="norm")(pool(layers.Conv2D(3, 3, name="conv")(pixels)))
+    model = keras.Model(pixels, layers.ReLU()(x))
+    randomised(model)
+    model.get_layer("norm").gamma.assign([0.7, gain, 1.3])
+    graph = fold(read(model))
+    assert [node.name for node in graph.nodes if node.kind in WEIGHTED] == ["conv", "norm"][: 2 - folds]
     data = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(build(graph)(data), model(data), rtol=1e-5, atol=1e-5)
 
