@@ -24,6 +24,29 @@ BLUR_SIGMA_PX = (0.3, 1.2)
 
 
 @dataclass(frozen=True)
+class Patches:
+    """A rectangle of another image of the batch in each image, or none (CutMix, Yun et al. 2019, arXiv 1905.04899).
+
+    Attributes:
+        other: int64 (N,), the places in the batch that the rectangles come from.
+        inside: bool (N, H, W), where they are.
+    """
+
+    other: NDArray[np.int64]
+    inside: NDArray[np.bool_]
+
+    @property
+    def share(self) -> NDArray[np.float32]:
+        """Of each image's pixels, float32 (N,)."""
+        share: NDArray[np.float32] = self.inside.mean(axis=(1, 2), dtype=np.float32)
+        return share
+
+    def on(self, images: Image) -> Image:
+        """The batch's images, uint8 (N, H, W, C), with them."""
+        return np.where(self.inside[..., None], images[self.other], images)
+
+
+@dataclass(frozen=True)
 class View:
     """Which images a batch shows, and from where; drawn before any pixel is touched.
 
@@ -31,16 +54,32 @@ class View:
         chosen: int64 (N,), positions in the data.
         mirror: bool (N,), left to right.
         shift: int64 (2, N), rows and columns that the image's window moves, each -shift_px to shift_px.
+        patches: put onto what is seen then; None for none at all.
     """
 
     chosen: NDArray[np.int64]
     mirror: NDArray[np.bool_]
     shift: NDArray[np.int64]
+    patches: Patches | None = None
+
+    @property
+    def patched(self) -> NDArray[np.bool_]:
+        """Which images hold a part of another one, (N,)."""
+        return self.patches.share > 0 if self.patches else np.zeros(len(self.chosen), np.bool_)
 
     def of(self, images: Image) -> Image:
         """Those views of all of the data's images: uint8 (N, H, W, C)."""
         seen = mirrored(images[self.chosen], self.mirror) if self.mirror.any() else images[self.chosen]
-        return moved(seen, self.shift) if self.shift.any() else seen
+        seen = moved(seen, self.shift) if self.shift.any() else seen
+        return self.patches.on(seen) if self.patches else seen
+
+    def targets(self, one_hot: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The labels of the images as seen, float32 (N, classes): a patched one has its two by their areas."""
+        if self.patches is None:
+            return one_hot
+        share = self.patches.share[:, None]
+        mixed: NDArray[np.float32] = (1 - share) * one_hot + share * one_hot[self.patches.other]
+        return mixed
 
 
 def viewed(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[tuple[View, Image]]:
@@ -53,7 +92,8 @@ def viewed(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[tuple[V
     first = np.random.default_rng(recipe.seed).random(len(data)) < 0.5
     for step in range(steps_per_epoch(data, recipe)):
         chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        view = View(chosen, _mirror(recipe, first[chosen], epoch, rng), _shift(recipe, len(chosen), rng))
+        mirror, shift = _mirror(recipe, first[chosen], epoch, rng), _shift(recipe, len(chosen), rng)
+        view = View(chosen, mirror, shift, _patches(recipe, data.images[chosen].shape, rng))
         images = view.of(data.images)
         yield view, as_seen(images, recipe, rng)
 
@@ -70,6 +110,23 @@ def _shift(recipe: Recipe, n: int, rng: np.random.Generator) -> NDArray[np.int64
     if not recipe.shift_px:
         return np.zeros((2, n), np.int64)
     return rng.integers(-recipe.shift_px, recipe.shift_px + 1, (2, n))
+
+
+def _patches(recipe: Recipe, shape: tuple[int, ...], rng: np.random.Generator) -> Patches | None:
+    """For a batch of that shape, (N, H, W, C): their areas are drawn evenly, their centres anywhere in the image."""
+    if not recipe.patch:
+        return None
+    n = shape[0]
+    length = np.sqrt(rng.random(n)) * (rng.random(n) < recipe.patch)
+    rows, columns = (_span(size, length, rng) for size in shape[1:3])
+    return Patches(rng.permutation(n), rows[:, :, None] & columns[:, None, :])
+
+
+def _span(size: int, length: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Which of `size` places are in an interval of that share of them around a place drawn anew: bool (N, size)."""
+    centre = rng.random(len(length)) * size
+    distance: NDArray[np.float64] = np.abs(np.arange(size) + 0.5 - centre[:, None])
+    return distance < length[:, None] * size / 2
 
 
 def steps_per_epoch(data: LabelledImages, recipe: Recipe) -> int:

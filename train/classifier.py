@@ -103,7 +103,8 @@ class ClassifierLesson:
     def batches(self, epoch: int, done: int) -> Iterator[tuple[NDArray[np.float32], Any]]:
         """Normalised images and one-hot labels, or what a teacher says mixed in; see `train.augment`."""
         for view, images in islice(augment.viewed(self._data, self.recipe, epoch), done, None):
-            targets = keras.utils.to_categorical(self._data.labels[view.chosen], len(self._data.class_names))
+            labels = self._data.labels[view.chosen]
+            targets = view.targets(keras.utils.to_categorical(labels, len(self._data.class_names)))
             if self._teacher is not None:
                 targets = soft_targets(targets, self._teacher.logits(view), self.recipe)
             yield self._inputs(view, images), targets

@@ -2,7 +2,8 @@
 
 The teacher sees each image moved and mirrored as the pupil does, which a pupil gains from (Beyer et al. 2021,
 arXiv 2106.05237), to the nearest `teacher_step` pixels, but never compressed, blurred or with noise: the pupil is to
-say of a JPEG what the teacher says of the original.
+say of a JPEG what the teacher says of the original. An image with a patch of another is never seen twice, so the
+teacher is asked of it then and there; it has not learnt those by heart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import InputError
-from edge.pixels import normalise
+from edge.pixels import Image, normalise
 from train.augment import View
 from train.data import LabelledImages
 from train.recipe import Recipe
@@ -26,7 +27,7 @@ MOST_VIEWS = 64
 
 
 class Teacher:
-    """A trained classifier whose logits are computed once for each view and kept.
+    """A trained classifier whose logits are computed once for each view and kept, but for patched images.
 
     Raises:
         InputError: it cannot be read, it was trained for other classes or another size, or it would be asked of
@@ -49,16 +50,32 @@ class Teacher:
         self._logits = np.zeros((views, len(data), len(data.class_names)), np.float16)
 
     def logits(self, view: View) -> NDArray[np.float32]:
-        """Float32 (N, classes) for the images of a batch, each shift taken to the nearest one that is asked of."""
-        steps = _steps(view.shift, self._step)
-        kept = self._number(view.mirror, steps), view.chosen
+        """Float32 (N, classes) for the images of a batch, each shift taken to the nearest one that is asked of.
+
+        Of images with a patch at the pupil's own shift.
+        """
+        patched = view.patched
+        logits = np.empty((len(view.chosen), self._logits.shape[2]), np.float32)
+        logits[~patched] = self._kept(view.chosen[~patched], view.mirror[~patched], view.shift[:, ~patched])
+        if patched.any():
+            logits[patched] = self._say(view.of(self._images)[patched])
+        return logits
+
+    def _kept(
+        self, chosen: NDArray[np.int64], mirror: NDArray[np.bool_], shift: NDArray[np.int64]
+    ) -> NDArray[np.float16]:
+        steps = _steps(shift, self._step)
+        kept = self._number(mirror, steps), chosen
         new = np.flatnonzero(~self._known[kept])
         if len(new):
-            unseen = View(view.chosen[new], view.mirror[new], steps[:, new] * self._step)
-            said = self._model.predict_on_batch(normalise(unseen.of(self._images)))
-            self._logits[kept[0][new], kept[1][new]] = said
+            unseen = View(chosen[new], mirror[new], steps[:, new] * self._step)
+            self._logits[kept[0][new], kept[1][new]] = self._say(unseen.of(self._images))
             self._known[kept[0][new], kept[1][new]] = True
-        return self._logits[kept].astype(np.float32)
+        return self._logits[kept]
+
+    def _say(self, images: Image) -> NDArray[np.float32]:
+        said: NDArray[np.float32] = self._model.predict_on_batch(normalise(images))
+        return said
 
     def _number(self, mirror: NDArray[np.bool_], steps: NDArray[np.int64]) -> NDArray[np.int64]:
         side = 2 * self._most + 1

@@ -92,6 +92,8 @@ class Recipe(AnyRecipe):
             on, so that two epochs show every image both ways (Jordan 2024, arXiv 2404.00498, section 3.6).
         cutout: side in pixels of a square that is made grey at a random place of each image (DeVries and Taylor
             2017, arXiv 1708.04552); 0 for none.
+        patch: share of the images that get a rectangle of another one, with its share of the label, or what a
+            teacher says of the two (CutMix, Yun et al. 2019, arXiv 1905.04899).
         shift_px: shift each image by up to that many pixels either way, padding with 128.
         jpeg, noise, blur: shares of the images that are compressed at a quality of 50 to 95, get Gaussian noise
             of a deviation up to 15 of 255, or are blurred by one of up to 1.2 pixels, as many cameras do.
@@ -137,6 +139,7 @@ class Recipe(AnyRecipe):
     alternate: bool = False
     shift_px: int = 0
     cutout: int = 0
+    patch: float = 0.0
     jpeg: float = 0.0
     noise: float = 0.0
     blur: float = 0.0
@@ -231,6 +234,7 @@ _RULES: Rules = {
     "label_smoothing": share(),
     "shift_px": at_least(0),
     "cutout": at_least(0),
+    "patch": share(),
     "jpeg": share(),
     "noise": share(),
     "blur": share(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.pixels import PAD_VALUE
-from train.augment import View, as_seen, cut_out, mirrored, moved, steps_per_epoch, viewed
+from train.augment import Patches, View, as_seen, cut_out, mirrored, moved, steps_per_epoch, viewed
 from train.data import LabelledImages
 from train.recipe import Recipe
 
@@ -140,3 +142,41 @@ def test_cut_out_greys_one_square_and_nothing_else(size: tuple[int, int, int], s
         assert cut.sum() == len(rows) * len(columns) > 0
         assert all(np.ptp(places) + 1 == len(places) <= side for places in (rows, columns))
         assert np.array_equal(after[~cut], before[~cut])
+
+
+@given(SIZES, st.integers(0, 5))
+def test_patches_come_from_the_same_place_of_another_image_and_bring_their_share_of_its_label(
+    size: tuple[int, int, int], seed: int
+) -> None:
+    images, rng = random_images(size, seed), np.random.default_rng(seed)
+    other, inside = rng.permutation(len(images)), rng.random(size) < 0.3
+    view = View(np.arange(len(images)), np.zeros(len(images), np.bool_), np.zeros((2, len(images)), np.int64))
+    patched = replace(view, patches=Patches(other, inside))
+    for index, (after, mask) in enumerate(zip(patched.of(images), inside, strict=True)):
+        assert np.array_equal(after[mask], images[other[index]][mask])
+        assert np.array_equal(after[~mask], images[index][~mask])
+    targets = patched.targets(np.eye(len(images), dtype=np.float32))
+    for index, target in enumerate(targets):
+        expected = {index: 0.0} | {int(other[index]): float(inside[index].mean())}
+        expected[index] += 1 - inside[index].mean()
+        assert {place: target[place] for place in expected} == pytest.approx(expected, abs=1e-6)
+        assert target.sum() == pytest.approx(1)
+
+
+def test_a_share_of_the_images_gets_rectangles_of_all_sizes() -> None:
+    images = random_images((2000, 16, 12), 1)
+    data = LabelledImages(images, np.arange(2000) % 2, ("a", "b"), "made")
+    view, seen = next(viewed(data, recipe(batch_size=2000, patch=0.4), epoch=0))
+    assert view.patches is not None
+    patched = view.patches.inside[view.patched]
+    assert 0.35 < len(patched) / 2000 < 0.45
+    for inside in patched:
+        rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        assert inside.sum() == len(rows) * len(columns)
+        assert (np.diff(rows) == 1).all()
+        assert (np.diff(columns) == 1).all()
+    shares = patched.mean(axis=(1, 2))
+    assert shares.min() < 0.05
+    assert shares.max() > 0.9
+    assert patched.mean(axis=0).min() > 0.1  # no part of the picture is spared
+    assert np.array_equal(seen, view.of(images))

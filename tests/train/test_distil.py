@@ -49,6 +49,19 @@ def test_the_teacher_answers_for_the_view_before_compression(data: LabelledImage
             assert np.abs(teacher.logits(view) - expected).max() < 0.01
 
 
+def test_of_an_image_with_a_patch_the_teacher_is_asked_as_it_is(data: LabelledImages, recipe: Recipe) -> None:
+    """Not of the nearest shift, nor from what was said of the image without the patch."""
+    teacher, patched = Teacher(data, replace(recipe, teacher_step=4)), 0
+    model = keras.saving.load_model(recipe.teacher)
+    for epoch in range(recipe.epochs):
+        for view, _ in viewed(data, replace(recipe, patch=0.5), epoch):
+            expected = model.predict_on_batch(normalise(view.of(data.images)))
+            near = np.abs(teacher.logits(view) - expected).max(axis=1) < 0.01
+            assert near[view.patched].all()
+            patched += int(view.patched.sum())
+    assert patched > N
+
+
 @pytest.mark.parametrize(
     ("step", "nearest"),
     [(2, [-4, -2, -2, 0, 2, 2, 4]), (3, [-3, -3, 0, 0, 0, 3, 3]), (7, [0, 0, 0, 0, 0, 0, 0])],

@@ -154,6 +154,7 @@ SPACE: dict[str, Range] = {
     "label_smoothing": Range(0.0, 0.3),
     "shift_px": Range(0, 4, whole=True),
     "cutout": Range(0, 16, whole=True),
+    "patch": Range(0.0, 0.9),
     "jpeg": Range(0.0, 0.5),
     "noise": Range(0.0, 0.5),
     "blur": Range(0.0, 0.5),

@@ -39,6 +39,7 @@ UNMOVED: Mapping[str, Any] = {
     "alternate": False,
     "shift_px": 0,
     "cutout": 0,
+    "patch": 0.0,
     "blur": 0.0,
     "noise": 0.0,
     "jpeg": 0.0,
