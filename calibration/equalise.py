@@ -5,8 +5,8 @@ is multiplied by s. With r1 and r2 the largest weights that make and read channe
 both the same range (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
 Correction", arXiv 1906.04721, section 4.1). A small channel then is not lost in the one step of its tensor.
 
-Between the two may stand ReLU, pools, padding and upsampling. A bounded activation (ReLU6) does not let a
-scale through, and neither do swish, sums and joins: such pairs are left as they are.
+Between the two may stand ReLU, leaky or not, pools, padding, cropping and upsampling. A bounded activation (ReLU6)
+does not let a scale through, and neither do swish, sums and joins: such pairs are left as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CLOSE = 1.01
 LARGEST = 2.0**16
 """Of a factor in all: beyond, a channel is dead, not small."""
 
-_LETS_THROUGH = POOLS | {"ZeroPadding2D", "UpSampling2D"}
+_LETS_THROUGH = POOLS | {"LeakyReLU", "ZeroPadding2D", "Cropping2D", "UpSampling2D"}
 
 Channels = NDArray[np.float64]
 

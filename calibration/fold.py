@@ -25,8 +25,10 @@ WEIGHTED = frozenset({"Conv2D", "DepthwiseConv2D"})
 GLOBAL_POOLS = frozenset({"GlobalAveragePooling2D", "GlobalMaxPooling2D"})
 POOLS = frozenset({"MaxPooling2D", "AveragePooling2D"}) | GLOBAL_POOLS
 MERGES = frozenset({"Add", "Multiply", "Concatenate"})
-SHAPES = frozenset({"Flatten", "Reshape", "ZeroPadding2D", "UpSampling2D"})
-ACTIVATIONS = frozenset({"ReLU", "Activation", "HardSwish"})
+SHAPES = frozenset({"Flatten", "Reshape", "ZeroPadding2D", "Cropping2D", "UpSampling2D"})
+ONE_OPERATOR = frozenset({"HardSwish", "LeakyReLU", "ELU"})
+"""Activations that TFLite rounds once, in an operator of their own."""
+ACTIVATIONS = ONE_OPERATOR | {"ReLU", "Activation"}
 SUPPORTED = WEIGHTED | POOLS | MERGES | SHAPES | ACTIVATIONS | {"InputLayer"}
 WRITTEN_OTHERWISE = (
     "Dense",
@@ -55,8 +57,8 @@ _NO_EFFECT = frozenset(
         "RandomBrightness",
     }
 )
-_RELU_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D")
-_NORM_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D")
+_RELU_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D", "Cropping2D")
+_NORM_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "Cropping2D")
 _FOLDS = WEIGHTED | {"Dense", "Conv2DTranspose"}
 
 
@@ -176,7 +178,7 @@ def without_idle_reshapes(graph: Graph) -> Graph:
 def norm_first(graph: Graph) -> Graph:
     """Batch normalisation of a convolution's maxima is the maxima of its normalisation, which then folds into it.
 
-    So where no gain is negative. A copy lets any gain through.
+    So where no gain is negative. A copy or a part lets any gain through.
     """
 
     def moves(node: Node, norm: Node) -> bool:
@@ -191,7 +193,7 @@ def norm_first(graph: Graph) -> Graph:
 
 
 def relu_first(graph: Graph) -> Graph:
-    """ReLU of a maximum, a copy or a padding is the same of the ReLU, which then fuses into what stands before."""
+    """ReLU of a maximum, copy, part or padding is the same of the ReLU, which then fuses into what stands before it."""
     return _reader_first(graph, lambda node, reader: node.kind in _RELU_GOES_THROUGH and is_relu(reader))
 
 
@@ -262,17 +264,20 @@ def _check_supported(node: Node) -> None:
     known = sorted(SUPPORTED - {"InputLayer"} | set(WRITTEN_OTHERWISE))
     raise InputError(
         f"Layer '{node.name}' ({what}{own}) has no int8 form here. Known: {', '.join(known)}, with ReLU, ReLU6, "
-        "swish, hard-swish, sigmoid, hard-sigmoid, tanh and softmax. Export fp32 and fp16 only "
-        "(--precisions fp32,fp16)."
+        "leaky ReLU, ELU, GELU, swish, hard-swish, sigmoid, hard-sigmoid, tanh and softmax. Export fp32 and fp16 "
+        "only (--precisions fp32,fp16)."
     )
 
 
 def _has_integers(node: Node) -> bool:
-    return is_relu(node) or node.kind == "HardSwish" or activation_of(node) in FIXED_RANGES
+    if node.kind == "ELU":
+        return bool(node.config["alpha"] == 1)
+    return is_relu(node) or node.kind in ONE_OPERATOR or activation_of(node) in {*FIXED_RANGES, "gelu"}
 
 
 def _bounds(node: Node) -> str:
-    return ", ".join(f"{key}={node.config.get(key)}" for key in ("max_value", "negative_slope", "threshold"))
+    keys = ("alpha",) if node.kind == "ELU" else ("max_value", "negative_slope", "threshold")
+    return ", ".join(f"{key}={node.config.get(key)}" for key in keys)
 
 
 def _affine(norm: Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,7 +1,7 @@
 """Layers that int8 has no operator for, written as several that it has. Each rewrite is exact.
 
 What remains of activations: ReLU and ReLU6, which fuse into what stands before them, the three with a fixed
-range (sigmoid, tanh, softmax), and hard-swish, which is one operator of TFLite's.
+range (sigmoid, tanh, softmax), and those that are one operator of TFLite's: hard-swish, leaky ReLU, ELU, GELU.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ FIXED_RANGES: dict[str, tuple[float, float]] = {
 }
 """TFLite's 8-bit specification prescribes the scale and zero point of their outputs: 1/256 and -128, 1/128 and 0."""
 
-KNOWN = frozenset({"relu", "relu6", "swish", "hard_swish", "hard_sigmoid", *FIXED_RANGES})
+KNOWN = frozenset(
+    {"relu", "relu6", "leaky_relu", "elu", "gelu", "swish", "hard_swish", "hard_sigmoid", *FIXED_RANGES}
+)
 """Activations that have an int8 form here."""
 
 _WITH_ACTIVATION = frozenset({"Conv2D", "DepthwiseConv2D", "Dense", "SeparableConv2D", "Conv2DTranspose"})
 _LIKE_ACTIVATION = {"ReLU6": "relu6", "Softmax": "softmax"}
+LEAKY_SLOPE = 0.2
+"""Of Keras's activation function; its layers say theirs."""
+
 _NAMES = {"silu": "swish", "hard_silu": "hard_swish"}
 """Keras's second names."""
+
+_SPATIAL = ("kernel_size", "strides", "padding", "dilation_rate", "data_format")
 
 Split = Callable[[Node], list[Node]]
 
 
 def lower(graph: Graph) -> Graph:
     """All rewrites in order."""
-    for split in (_separated, _activation_apart, _known_activation):
+    for split in (_separated, _each_channel_alone, _activation_apart, _known_activation):
         graph = expanded(graph, split)
     return graph
 
@@ -62,8 +69,7 @@ def _separated(node: Node) -> list[Node]:
     if node.kind != "SeparableConv2D":
         return [node]
     depthwise, pointwise, *bias = node.weights
-    kept = ("kernel_size", "strides", "padding", "dilation_rate", "data_format")
-    spatial = {key: node.config[key] for key in kept}
+    spatial = {key: node.config[key] for key in _SPATIAL}
     name = f"{node.name}_depthwise"
     first = {
         **spatial,
@@ -86,6 +92,18 @@ def _separated(node: Node) -> list[Node]:
     ]
 
 
+def _each_channel_alone(node: Node) -> list[Node]:
+    """A convolution with as many groups as channels as the depthwise convolution that it is."""
+    groups = node.config.get("groups", 1)
+    if node.kind != "Conv2D" or groups == 1 or node.weights[0].shape[2] > 1:
+        return [node]
+    kernel, *bias = node.weights
+    kept = {key: node.config[key] for key in ("name", *_SPATIAL, "use_bias", "activation")}
+    config = {**kept, "depth_multiplier": kernel.shape[3] // groups}
+    weights = (kernel.reshape(*kernel.shape[:2], groups, -1), *bias)
+    return [replace(node, kind="DepthwiseConv2D", config=config, weights=weights)]
+
+
 def _activation_apart(node: Node) -> list[Node]:
     """A layer's own activation becomes a node: repairs work on what the layer gives before it."""
     activation = activation_of(node)
@@ -104,6 +122,8 @@ def _known_activation(node: Node) -> list[Node]:
     if node.kind in _LIKE_ACTIVATION and node.config.get("axis", -1) in (-1, len(node.shape)):
         config = {"name": node.name, "activation": _LIKE_ACTIVATION[node.kind]}
         node = replace(node, kind="Activation", config=config)
+    if node.kind == "ReLU" and node.config.get("max_value") is None and not node.config.get("threshold"):
+        return [_leaky(node, node.config["negative_slope"])] if node.config.get("negative_slope") else [node]
     if node.kind != "Activation" or activation_of(node) not in _MADE_OF:
         return [node]
     return _MADE_OF[activation_of(node)](node)
@@ -129,7 +149,17 @@ def _hard_swish(node: Node) -> list[Node]:
     return [replace(node, kind="HardSwish", config={"name": node.name})]
 
 
-_MADE_OF: dict[str, Split] = {"swish": _swish, "hard_sigmoid": _hard_sigmoid, "hard_swish": _hard_swish}
+def _leaky(node: Node, slope: float) -> Node:
+    return replace(node, kind="LeakyReLU", config={"name": node.name, "negative_slope": float(slope)})
+
+
+_MADE_OF: dict[str, Split] = {
+    "swish": _swish,
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": _hard_swish,
+    "leaky_relu": lambda node: [_leaky(node, LEAKY_SLOPE)],
+    "elu": lambda node: [replace(node, kind="ELU", config={"name": node.name, "alpha": 1.0})],
+}
 
 
 def _made(node: Node, suffix: str, kind: str, inputs: tuple[str, ...], **config: Any) -> Node:

@@ -49,7 +49,7 @@ def int8(graph: Graph, plan: Plan) -> bytes:
     So are the layers that the plan leaves in float: none of their tensors has a pair.
     """
     body = _converted(simulate(graph, plan, "onnx", batch=1), {_FAKE_QUANT: (_quantize_dequantize, [])})
-    _round_after_joins(body.graph)
+    _round_after_copies(body.graph)
     _float_kernels_apart(body.graph)
     _quantize_kernels(body.graph, graph, plan)
     half = _in_float16(body)
@@ -87,7 +87,7 @@ def _converted(model: Any, handlers: Handlers | None = None) -> Any:
             function,
             input_signature=signature,
             opset=OPSET,
-            custom_op_handlers=handlers,
+            custom_op_handlers={"Erfc": (_complement_of_erf, []), **(handlers or {})},
             inputs_as_nchw=[_BODY_INPUT],
         )
         converted = _optimised_again(converted)
@@ -113,6 +113,18 @@ def _optimised_again(model: Any) -> Any:
 
 def _transposes(model: Any) -> int:
     return sum(node.op_type == "Transpose" for node in model.graph.node)
+
+
+def _complement_of_erf(context: Any, node: Any, name: str, args: list[Any]) -> None:
+    """tf2onnx handler: TensorFlow computes GELU with erfc, ONNX has erf alone."""
+    (source,), (output,) = node.input, node.output
+    shape, dtype = context.get_shape(output), context.get_dtype(output)
+    context.remove_node(node.name)
+    one = context.make_const(f"{name}_one", np.array(1, np.float32)).output[0]
+    erf = context.make_node("Erf", [source], name=f"{name}_erf", shapes=[shape], dtypes=[dtype])
+    context.make_node(
+        "Sub", [one, erf.output[0]], name=name, outputs=[output], shapes=[shape], dtypes=[dtype]
+    )
 
 
 def _quantize_dequantize(context: Any, node: Any, name: str, args: list[Any]) -> None:
@@ -175,26 +187,28 @@ def _with_pixel_input(model: Any) -> Any:
     return model
 
 
-def _round_after_joins(graph: Any) -> None:
-    """Bring a rounding back behind its Concat: tf2onnx moves it before, so that integers are joined.
+def _round_after_copies(graph: Any) -> None:
+    """Bring a rounding back behind its Concat or Slice: tf2onnx moves it before, so that integers are copied.
 
     TensorRT wants each QuantizeLinear read by a DequantizeLinear alone.
     """
     from onnx import helper
 
     made = {name: node for node in graph.node for name in node.output}
-    for join in [node for node in graph.node if node.op_type == "Concat"]:
-        roundings = [made[name] for name in join.input if name in made]
-        if len(roundings) < len(join.input) or any(node.op_type != "QuantizeLinear" for node in roundings):
+    for copy in [node for node in graph.node if node.op_type in ("Concat", "Slice")]:
+        count = len(copy.input) if copy.op_type == "Concat" else 1  # a Slice's others are its bounds
+        roundings = [made[name] for name in copy.input[:count] if name in made]
+        if len(roundings) < count or any(node.op_type != "QuantizeLinear" for node in roundings):
             continue
         _, scale, zero = roundings[0].input
-        output, joined = join.output[0], f"{join.output[0]}_joined"
-        join.input[:] = [node.input[0] for node in roundings]
-        join.output[:] = [joined]
+        output, exact = copy.output[0], f"{copy.output[0]}_exact"
+        copy.input[:count] = [node.input[0] for node in roundings]
+        copy.output[:] = [exact]
         quantize = helper.make_node(
-            "QuantizeLinear", [joined, scale, zero], [output], name=f"{join.name}_quantize"
+            "QuantizeLinear", [exact, scale, zero], [output], name=f"{copy.name}_quantize"
         )
-        graph.node.insert(list(graph.node).index(join) + 1, quantize)
+        graph.node.insert(list(graph.node).index(copy) + 1, quantize)
+        made |= {exact: copy, output: quantize}  # the next join may read it
         read = {name for node in graph.node for name in node.input}
         for node in roundings:
             if node.output[0] not in read and node in graph.node:

@@ -139,9 +139,9 @@ def _onnx_tensors(
 
 
 def _quantized(nodes: list[Any], name: str) -> str:
-    """The output of the QuantizeLinear of a rounding layer; behind a Concat it has the Concat's name."""
+    """The output of the QuantizeLinear of a rounding layer; behind a Concat or Slice it has the name of that."""
     own = re.compile(rf"/{re.escape(name)}(_\d+)?/[^/]*_quantize$")
-    joined = re.compile(rf"/{re.escape(name.removesuffix('_round'))}(_\d+)?/concat_quantize$")
+    joined = re.compile(rf"/{re.escape(name.removesuffix('_round'))}(_\d+)?/(concat|strided_slice)_quantize$")
     for pattern in (own, joined):
         if found := [n.output[0] for n in nodes if pattern.search(n.name)]:
             return str(found[0])

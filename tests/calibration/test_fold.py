@@ -115,9 +115,10 @@ def _with(layer: Any) -> keras.Model:
     ("layer", "named"),
     [
         (layers.LayerNormalization(), "LayerNormalization"),
-        (layers.Activation("gelu"), "gelu"),
-        (layers.ReLU(negative_slope=0.1), "ReLU"),
-        (layers.Conv2D(4, 1, activation="elu"), "elu"),
+        (layers.Activation("selu"), "selu"),
+        (layers.ReLU(negative_slope=0.1, max_value=6.0), "ReLU with max_value=6.0, negative_slope=0.1"),
+        (layers.ELU(alpha=0.5), "ELU with alpha=0.5"),
+        (layers.Conv2D(4, 1, activation="softplus"), "softplus"),
         (layers.Conv2D(4, 1, groups=2), "groups=2"),
         (layers.UpSampling2D(interpolation="bilinear"), "UpSampling2D with interpolation=bilinear"),
     ],

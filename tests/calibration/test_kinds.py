@@ -9,14 +9,17 @@ from typing import Any
 import keras
 import layerwise
 import numpy as np
+import onnxruntime
 import pytest
 from keras import layers
 
 from calibration.fold import SUPPORTED, fold
 from calibration.graph import build, infer, read
 from calibration.plan import make_plan
+from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.pixels import normalise
+from export import lint, onnx
 
 Body = Callable[[Any], Any]
 
@@ -58,6 +61,15 @@ KINDS: dict[str, Body] = {
     "hard-sigmoid of a layer without a bias": lambda x: _convolution(
         8, 1, use_bias=False, activation="hard_sigmoid"
     )(x),
+    "leaky ReLU": lambda x: layers.LeakyReLU(0.1)(_norm()(_convolution(8, 1)(x))),
+    "leaky ReLU of a function": lambda x: _convolution(8, 1, activation="leaky_relu")(x),
+    "a ReLU that leaks": lambda x: layers.ReLU(negative_slope=0.05)(_convolution(8, 1)(x)),
+    "ELU": lambda x: layers.ELU()(_norm()(_convolution(8, 1)(x))),
+    "ELU of a function": lambda x: _convolution(8, 1, activation="elu")(x),
+    "GELU": lambda x: layers.Activation("gelu")(_norm()(_convolution(8, 1)(x))),
+    "as many groups as channels": lambda x: _convolution(16, 3, groups=8, padding="same", activation="relu")(
+        x
+    ),
     "sigmoid": lambda x: _convolution(8, 1, activation="sigmoid")(x),
     "tanh": lambda x: _convolution(8, 1, activation="tanh")(x),
     "softmax": lambda x: layers.Softmax()(layers.Dense(4)(layers.Flatten()(x))),
@@ -79,6 +91,9 @@ KINDS: dict[str, Body] = {
     ),
     "global maximum": lambda x: layers.GlobalMaxPooling2D()(_convolution(4, 1)(x)),
     "padding": lambda x: _convolution(4, 3, strides=2)(layers.ZeroPadding2D(1)(x)),
+    "cropping": lambda x: layers.Add()(
+        [layers.Cropping2D(((1, 0), (0, 1)))(layers.ZeroPadding2D(((0, 1), (1, 0)))(x)), x]
+    ),
     "a norm of a vector": lambda x: layers.ReLU()(
         _norm()(layers.ReLU()(layers.Dense(8)(layers.GlobalAveragePooling2D()(x))))
     ),
@@ -96,6 +111,10 @@ VARIANTS = frozenset(
     {
         "depthwise with a stride and a multiplier",
         "a layer's own swish",
+        "leaky ReLU of a function",
+        "a ReLU that leaks",
+        "ELU of a function",
+        "as many groups as channels",
         "tanh",
         "squeeze-excite",
         "squeeze-excite of a vector",
@@ -160,6 +179,26 @@ def test_a_kind_is_exported_as_it_is_simulated(kind: str, target: str, images: n
     assert every.max() > 0  # something was rounded, and compared
     for name, values in steps.items():
         assert (values <= 1.01).mean() >= 0.9999, f"{name}: {values.max():.1f} steps"
+
+
+def _dense_block(x: Any) -> Any:
+    """Each join is read by the next one and, through a norm, by a convolution (DenseNet, arXiv 1608.06993)."""
+    for _ in range(3):
+        y = _convolution(4, 1)(layers.ReLU()(_norm()(x)))
+        x = layers.Concatenate()([x, y])
+    return layers.ReLU()(_norm()(x))
+
+
+def test_joins_of_joins_obey_tensorrts_rules_and_compute_what_is_simulated(images: np.ndarray) -> None:
+    """By the heads: of layers that only a join reads, both converters round on the join's own grid."""
+    graph = fold(read(_model(_dense_block)))
+    plan = make_plan(graph, images, "made", "minmax")
+    content = onnx.int8(graph, plan)
+    assert lint.lint(content) == ()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found = np.concatenate([session.run(None, {"pixels": image[None]})[0] for image in images])
+    wanted = infer(simulate(graph, plan, "onnx"), normalise(images))["logits"]
+    assert np.abs(found - wanted).max() <= 3 * plan.output_steps(graph)["logits"]
 
 
 @keras.saving.register_keras_serializable("tests")
