@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from calibration.graph import Node
 from calibration.quantize import Up, integer_kernel
 from calibration.walk import Stage
+from edge.native import logger_held_back
 
 Rows = NDArray[np.float32]
 
@@ -108,7 +109,9 @@ def _learn(
                 loss += weights[index] * tf.reduce_mean(1 - tf.abs(2 * h - 1) ** sharpness[index])
             optimiser.apply([tape.gradient(loss, free)], [free])
 
-    tf.function(train)()
+    # TensorFlow warns of functions that are made anew time and again. Each layer's is, and runs for seconds.
+    with logger_held_back("tensorflow"):
+        tf.function(train)()
     up: Up = np.asarray(_rectified(tf, free)) > 0.5
     return up
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,15 +45,35 @@ def check(bundle: Bundle, backend: str, precision: Precision, threads: int = 1) 
 def replay(bundle: Bundle, runner: Runner, backend: str, precision: Precision) -> GoldenResult:
     """As `check`, with a runner that is open already, and stays so."""
     roles = {output.name: output.role for output in bundle.manifest.outputs}
-    vectors = _read(bundle)
     largest, who = 0.0, f"{backend} {precision}"
+    for head, expected, found in _compared(bundle, runner, backend, precision):
+        largest = max(largest, _difference(bundle.manifest.golden, head, expected, found, who))
+        if roles[head] == "logits":
+            _same_class(bundle.manifest.golden, head, expected, found, who)
+    return GoldenResult(largest, len(_read(bundle)["inputs"]))
+
+
+def tolerance_needed(bundle: Bundle, runner: Runner, backend: str, precision: Precision) -> float:
+    """The smallest `Golden.tolerance_steps` that this runner keeps, in steps; infinite where it gives NaN."""
+    golden, needed = bundle.manifest.golden, 0.0
+    for head, expected, found in _compared(bundle, runner, backend, precision):
+        steps = np.sort(_steps(golden, head, expected, found), axis=None)
+        if not np.isfinite(steps[-1]):
+            return np.inf
+        most = steps[-1] / _beyond(golden)
+        needed = max(needed, float(most), float(steps[math.ceil(golden.share * len(steps)) - 1]))
+    return needed
+
+
+def _compared(
+    bundle: Bundle, runner: Runner, backend: str, precision: Precision
+) -> Iterator[tuple[str, NDArray[np.generic], NDArray[np.float32]]]:
+    """By input and head: its name, what is expected and what the runner gives."""
+    vectors = _read(bundle)
     for index, pixels in enumerate(vectors["inputs"]):
         for head, found in runner.infer(pixels[None]).items():
-            expected = _expected(vectors, f"{ARTEFACT_OF[backend]}.{precision}.{head}", bundle)[index]
-            largest = max(largest, _difference(bundle.manifest.golden, head, expected, found[0], who))
-            if roles[head] == "logits":
-                _same_class(bundle.manifest.golden, head, expected, found[0], who)
-    return GoldenResult(largest, len(vectors["inputs"]))
+            expected = _expected(vectors, f"{ARTEFACT_OF[backend]}.{precision}.{head}", bundle)
+            yield head, expected[index], found[0]
 
 
 def _read(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
@@ -74,13 +96,24 @@ def _expected(vectors: dict[str, NDArray[np.generic]], key: str, bundle: Bundle)
     return vectors[key]
 
 
+def _steps(
+    golden: Golden, head: str, expected: NDArray[np.generic], found: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    steps: NDArray[np.float64] = np.abs(expected.astype(np.float64) - found) / golden.step[head]
+    return steps
+
+
+def _beyond(golden: Golden) -> int:
+    return 1 if golden.share == 1 else BEYOND
+
+
 def _difference(
     golden: Golden, head: str, expected: NDArray[np.generic], found: NDArray[np.float32], who: str
 ) -> float:
     """The largest difference in steps."""
-    steps = np.abs(expected.astype(np.float64) - found) / golden.step[head]
+    steps = _steps(golden, head, expected, found)
     largest, kept = float(steps.max()), float((steps <= golden.tolerance_steps).mean())
-    most = golden.tolerance_steps * (1 if golden.share == 1 else BEYOND)
+    most = golden.tolerance_steps * _beyond(golden)
     if kept < golden.share or not largest <= most:
         beyond = (
             "" if golden.share == 1 else f" for {golden.share:.0%} of the values, {most:g} for the others"

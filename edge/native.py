@@ -1,7 +1,8 @@
-"""Native libraries that chatter on descriptor 2, past Python's `sys.stderr`."""
+"""Libraries that chatter: native ones on descriptor 2, past Python's `sys.stderr`, others through `logging`."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import tempfile
@@ -30,3 +31,15 @@ def stderr_held_back() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(saved, 2)
             os.close(saved)
+
+
+@contextmanager
+def logger_held_back(name: str) -> Iterator[None]:
+    """Drop what a library logs below a critical error; the caller says in one message what it means."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

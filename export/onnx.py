@@ -7,10 +7,9 @@ uint8 only into a Cast. Batch 1 is fixed, opset 18, and 19 for int8: the first w
 from __future__ import annotations
 
 import io
-import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from calibration.graph import Graph, Node, heads
 from calibration.plan import Plan
 from calibration.simulate import simulate
 from edge.errors import InputError
-from edge.native import stderr_held_back
+from edge.native import logger_held_back, stderr_held_back
 
 OPSET = 18
 OPSET_INT8 = 19
@@ -81,7 +80,7 @@ def _converted(model: Any, handlers: Handlers | None = None) -> Any:
         redirect_stdout(io.StringIO()),
         redirect_stderr(io.StringIO()),
         stderr_held_back(),
-        _quiet("tf2onnx"),
+        logger_held_back("tf2onnx"),  # `_checked` says what it means,
     ):
         converted, _ = tf2onnx.convert.from_function(
             function,
@@ -363,17 +362,6 @@ def _cast_back(graph: Any, output: Any) -> None:
     graph.node.append(cast)
     shape = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
     output.CopyFrom(helper.make_tensor_value_info(head, TensorProto.FLOAT, shape))
-
-
-@contextmanager
-def _quiet(logger: str) -> Iterator[None]:
-    """Hold a logger's errors back: what they mean is said by `_checked`, in one message."""
-    before = logging.getLogger(logger).level
-    logging.getLogger(logger).setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logging.getLogger(logger).setLevel(before)
 
 
 def _checked(model: Any, opset: int = OPSET) -> bytes:

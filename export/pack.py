@@ -35,7 +35,7 @@ from edge.pixels import normalise
 from export import lint, onnx, tflite
 from export.evidence import Evidence, examine
 from export.gate import in_words, verdict
-from export.golden import write_golden, write_part
+from export.golden import fitted, write_golden, write_part
 from export.job import Job, Progress
 from export.repair import PLAN, REPAIRS, Record, Say, repaired
 from export.report import report
@@ -72,6 +72,8 @@ def export_bundle(
         kept, failed = _gate(proven, job.max_drop)
         # Behind the gate: of a network that int8 ruins, any two runtimes differ by more than the tolerance,
         # and the message would blame the runtime.
+        manifest = manifest.model_copy(update={"golden": fitted(bundle, kept)})
+        bundle = Bundle(folder, manifest)
         golden = max((check(bundle, a.format, a.precision).inputs for a in kept), default=0)
         for artefact in failed:
             (folder / artefact.file).unlink()

@@ -1,0 +1,64 @@
+"""The tolerance of golden vectors where roundings add up to more than usual."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.bundle import Bundle, Golden
+from edge.errors import CheckFailed
+from edge.golden import check, tolerance_needed
+from edge.runners import open_runner
+from export.golden import LARGEST_STEPS, fitted, write_part
+
+BUNDLES = Path(__file__).parents[2] / "edge" / "bundles"
+INT8 = ("tflite", "int8")
+
+
+def _needed(bundle: Bundle) -> float:
+    return tolerance_needed(bundle, open_runner(bundle, *INT8), *INT8)
+
+
+def _rougher(name: str, needed: float) -> Bundle:
+    """A shipped bundle with output steps so small that its int8 TFLite file lies that many of them from its vectors."""
+    bundle = Bundle.open(BUNDLES / name)
+    factor = _needed(bundle) / needed
+    step = {head: size * factor for head, size in bundle.manifest.golden.step.items()}
+    return _with(bundle, bundle.manifest.golden.model_copy(update={"step": step}))
+
+
+def _with(bundle: Bundle, golden: Golden) -> Bundle:
+    return Bundle(bundle.folder, bundle.manifest.model_copy(update={"golden": golden}))
+
+
+@pytest.mark.parametrize("name", ["cifar10-base", "face-320"])
+def test_the_tolerance_needed_is_the_smallest_that_passes(name: str) -> None:
+    """Of a detector a share of the values must keep it, and the others four times as much."""
+    bundle = _rougher(name, 20.0)
+    for tolerance, passes in ((20.1, True), (19.9, False)):
+        held_to = _with(bundle, bundle.manifest.golden.model_copy(update={"tolerance_steps": tolerance}))
+        if passes:
+            check(held_to, *INT8)
+        else:
+            with pytest.raises(CheckFailed, match="differs by"):
+                check(held_to, *INT8)
+
+
+@pytest.mark.parametrize("name", ["cifar10-base", "face-320"])
+def test_a_file_that_passed_its_gate_is_given_room(name: str, tmp_path: Path) -> None:
+    bundle = _rougher(name, 20.0)
+    kept = (bundle.artefact(*INT8),)
+    golden = fitted(bundle, kept)
+    assert golden.tolerance_steps in (40, 41)
+    assert golden.margin_steps >= 2 * golden.tolerance_steps
+    check(_with(bundle, golden), *INT8)
+    part = write_part(tmp_path, _with(bundle, golden), kept)
+    assert part.model_copy(update={"sha256": golden.sha256}) == golden
+
+
+def test_what_keeps_the_usual_tolerance_and_what_is_beyond_all_of_them_are_held_to_it() -> None:
+    usual = Bundle.open(BUNDLES / "cifar10-base").manifest.golden.tolerance_steps
+    for needed in (0.9 * usual, LARGEST_STEPS + 1):
+        bundle = _rougher("cifar10-base", needed)
+        assert fitted(bundle, (bundle.artefact(*INT8),)) == bundle.manifest.golden
