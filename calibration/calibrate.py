@@ -12,7 +12,7 @@ from calibration.adaround import learn_rounding
 from calibration.fold import WEIGHTED, fused_relu
 from calibration.graph import Graph, Node
 from calibration.observers import Progress
-from calibration.plan import Plan, packed, range_plan, with_bias
+from calibration.plan import Plan, equalisable, packed, range_plan, with_bias
 from calibration.samples import Samples
 from calibration.settings import Settings
 from calibration.walk import Stage, run, walk
@@ -40,14 +40,14 @@ def calibrate(
     plan = range_plan(graph, samples, settings, preprocessing, progress)
     if not (settings.adaround or settings.bias_correction):
         return plan
-    repairs = _Repairs(graph, plan, lambda: progress(_layer_work(settings)))
+    repairs = _Repairs(plan.prepared(graph), plan, lambda: progress(_layer_work(settings)))
     walk(graph, plan, samples.images, repairs.of)
     return plan.model_copy(update={"rounding": repairs.rounding, "bias_shifts": repairs.shifts})
 
 
 def work(graph: Graph, images: int, settings: Settings) -> int:
     """The total of a progress bar for `calibrate`."""
-    layers = sum(node.kind in WEIGHTED for node in graph.nodes)
+    layers = sum(node.kind in WEIGHTED for node in equalisable(graph, settings).nodes)
     return images + layers * _layer_work(settings)
 
 

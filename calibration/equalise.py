@@ -5,8 +5,9 @@ is multiplied by s. With r1 and r2 the largest weights that make and read channe
 both the same range (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
 Correction", arXiv 1906.04721, section 4.1). A small channel then is not lost in the one step of its tensor.
 
-Between the two may stand ReLU, leaky or not, pools, padding, cropping and upsampling. A bounded activation (ReLU6)
-does not let a scale through, and neither do swish, sums and joins: such pairs are left as they are.
+Between the two may stand ReLU, leaky or not, pools, padding, cropping, upsampling, and a product with something that
+has a scale of its own, as that of squeeze-excite. A bounded activation (ReLU6) does not let a scale through, and
+neither do swish, sums and joins: such pairs are left as they are. For swish and hard-swish see `calibration.gates`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.fold import POOLS, WEIGHTED, is_relu
+from calibration.gates import rescales
 from calibration.graph import Graph, Node
 from calibration.quantize import by_channel
 
@@ -84,34 +86,38 @@ def equalised(graph: Graph, factors: Factors) -> Graph:
 
 def unequalised(graph: Graph) -> dict[str, str]:
     """The layers whose channels are left as they are, and why: the node that lets no scale through."""
-    made = {maker.name for maker, _ in _pairs(graph)}
-    weighted = (node for node in graph.nodes if node.kind in WEIGHTED and node.name not in made)
-    return {node.name: _obstacle(graph, node) for node in weighted}
+    reached = {node.name: _reached(graph, node) for node in graph.nodes if node.kind in WEIGHTED}
+    return {name: obstacle for name, (_, obstacle) in reached.items() if obstacle}
 
 
 def _pairs(graph: Graph) -> Iterator[tuple[Node, tuple[Node, ...]]]:
     """Each layer whose channels are read by weighted layers alone, with those."""
     for node in graph.nodes:
         if node.kind in WEIGHTED:
-            readers = _readers(graph, node)
-            if readers:
-                yield node, tuple({reader.name: reader for reader in readers}.values())
+            readers, obstacle = _reached(graph, node)
+            if not obstacle:
+                yield node, readers
 
 
-def _readers(graph: Graph, node: Node) -> list[Node] | None:
-    """The weighted layers that the channels of `node` reach; None where they reach anything else."""
-    if node.name in graph.outputs.values():
-        return None
-    found: list[Node] = []
-    for reader in graph.consumers(node.name):
-        if reader.kind in WEIGHTED:
-            found.append(reader)
-            continue
-        further = _readers(graph, reader) if _homogeneous(reader) else None
-        if further is None:
-            return None
-        found += further
-    return found
+def _reached(graph: Graph, maker: Node) -> tuple[tuple[Node, ...], str]:
+    """The weighted layers that a layer's channels reach, and what else they reach, in words; empty for nothing."""
+    scaled, readers = {maker.name}, []
+    for node in graph.nodes:
+        carriers = [name for name in node.inputs if name in scaled]
+        if carriers and node.kind in WEIGHTED:
+            readers.append(node)
+        elif carriers and (_homogeneous(node) or _scaled_once(graph, node, carriers)):
+            scaled.add(node.name)
+        elif carriers:
+            return (), f"it is read by {node.kind} '{node.name}'"
+    if scaled & set(graph.outputs.values()):
+        return (), "it is an output"
+    return tuple(readers), "" if readers else "nobody reads it"
+
+
+def _scaled_once(graph: Graph, node: Node, carriers: list[str]) -> bool:
+    """Whether it is a product, of one factor with the scale, by channel, and others without."""
+    return node.kind == "Multiply" and len(carriers) == 1 and graph[carriers[0]].shape[-1] == node.shape[-1]
 
 
 def _homogeneous(node: Node) -> bool:
@@ -120,21 +126,16 @@ def _homogeneous(node: Node) -> bool:
     return (is_relu(node) and unbounded) or node.kind in _LETS_THROUGH
 
 
-def _obstacle(graph: Graph, node: Node) -> str:
-    if node.name in graph.outputs.values():
-        return "it is an output"
-    for reader in graph.consumers(node.name):
-        if reader.kind not in WEIGHTED and not _homogeneous(reader):
-            return f"it is read by {reader.kind} '{reader.name}'"
-    return next((_obstacle(graph, reader) for reader in graph.consumers(node.name)), "nobody reads it")
-
-
 def _factor(
     weights: dict[str, Channels], maker: Node, readers: tuple[Node, ...], before: Channels
 ) -> Channels:
-    """sqrt(r1 / r2) by channel; 1 for a channel that is zero on either side."""
+    """sqrt(r1 / r2) by channel; 1 for a channel that is zero on either side.
+
+    What only rescales for a gate has a scale for each channel, and suffers no loss from any.
+    """
     made = by_channel(maker, weights[maker.name]).max(axis=0)
-    read = np.max([_by_input(reader, weights[reader.name]).max(axis=(0, 2)) for reader in readers], axis=0)
+    counted = [reader for reader in readers if not rescales(reader)] or readers
+    read = np.max([_by_input(reader, weights[reader.name]).max(axis=(0, 2)) for reader in counted], axis=0)
     alive = (made > 0) & (read > 0)
     factor = np.sqrt(np.divide(made, read, out=np.ones_like(made), where=alive))
     bounded: Channels = np.clip(factor * before, 1 / LARGEST, LARGEST) / before

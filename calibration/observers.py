@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,11 +66,31 @@ def observe(graph: Graph, images: Pictures, progress: Progress = lambda done: No
 def ranges(
     graph: Graph, images: Pictures, method: str, progress: Progress = lambda done: None
 ) -> dict[str, Range]:
-    """The range of each measured node; of an activation whose scale TFLite prescribes, that one."""
+    """The range of each measured node; of an activation whose scale TFLite prescribes, that one.
+
+    What only sigmoids or only tanh read, no further than they tell values apart.
+    """
     chosen = range_method(method)
     found = observe(graph, images, progress)
-    fixed = {node.name: FIXED_RANGES.get(activation_of(node)) for node in measured(graph)}
-    return {name: fixed[name] or chosen(histogram) for name, histogram in found.items()}
+    nodes = {node.name: node for node in measured(graph)}
+
+    def of(name: str, histogram: Histogram) -> Range:
+        fixed, (low, high) = FIXED_RANGES.get(activation_of(nodes[name])), chosen(histogram)
+        limit = told_apart(graph, nodes[name])
+        return fixed or (max(low, -limit), min(high, limit))
+
+    return {name: of(name, histogram) for name, histogram in found.items()}
+
+
+def told_apart(graph: Graph, node: Node) -> float:
+    """Beyond this, on either side, what reads the node gives the same int8 value; infinite for most nodes."""
+    readers = {activation_of(reader) for reader in graph.consumers(node.name)}
+    heads = node.name in graph.outputs.values()
+    return math.inf if heads or not readers else max(_FLAT_BEYOND.get(kind, math.inf) for kind in readers)
+
+
+_FLAT_BEYOND = {"sigmoid": 6.3, "tanh": 3.2}
+"""sigmoid(6.3) is half a step of 1/256 from 1, tanh(3.2) less than half a step of 1/128."""
 
 
 def outputs(

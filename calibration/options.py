@@ -27,6 +27,7 @@ class Choices:
 
     method: str | None = None
     equalise: bool = False
+    through_swish: bool = False
     bias_correction: bool = False
     adaround: bool = False
     samples: int | None = None
@@ -41,7 +42,8 @@ class Choices:
         return Settings(
             method=self.method or METHOD_OF_TASK[task],
             sample=self.sample or "balanced",
-            equalise=self.equalise,
+            equalise=self.equalise or self.through_swish,
+            through_swish=self.through_swish,
             bias_correction=self.bias_correction,
             adaround=self.adaround,
             **(made.settings.model_dump(include={"qat", "float_layers"}) if made else {}),
@@ -55,8 +57,8 @@ class Choices:
     def or_those_of(self, plan: Plan) -> Choices:
         """With a plan's where nothing else was asked for."""
         made = plan.settings
-        repairs = self.equalise or self.bias_correction or self.adaround
-        kept = {} if repairs else made.model_dump(include={"equalise", "bias_correction", "adaround"})
+        asked = any(getattr(self, name) for name in _REPAIRS)
+        kept = {} if asked else made.model_dump(include=set(_REPAIRS))
         return replace(
             self,
             method=self.method or made.method,
@@ -66,9 +68,12 @@ class Choices:
         )
 
 
+_REPAIRS = ("equalise", "through_swish", "bias_correction", "adaround")
+
 _OPTIONS = (
     click.option("--method", "--ranges", "method", help=f"{CHOICES}; by default what suits the task."),
     click.option("--equalise", is_flag=True, help="Balance the channels of neighbouring layers."),
+    click.option("--through-swish", is_flag=True, help="Also through swish, which costs a layer each."),
     click.option("--bias-correction", is_flag=True, help="Take each layer's mean error out of its bias."),
     click.option("--adaround", is_flag=True, help="Learn which way each weight rounds; seconds a layer."),
     click.option("--samples", type=int, help=f"Training images to calibrate on; {SAMPLES} by default."),

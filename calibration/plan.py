@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from calibration import observers
 from calibration.equalise import equalised, equalising_factors
 from calibration.fold import WEIGHTED
+from calibration.gates import gates_apart
 from calibration.graph import Graph, Node
 from calibration.observers import KEEP_RANGE, Progress
 from calibration.provenance import TOOLS, Provenance, graph_sha256, list_sha256
@@ -140,7 +141,7 @@ class Plan(BaseModel):
             InputError: a layer that shall stay in float is none of the graph's convolutions.
         """
         self._check_float_layers(graph)
-        repaired = equalised(graph, self.equalised)
+        repaired = equalised(equalisable(graph, self.settings), self.equalised)
         shifts = {
             name: np.array(shift, np.float32)
             for name, shift in self.bias_shifts.items()
@@ -225,8 +226,9 @@ def range_plan(
         raise InputError(
             f"The model takes {graph.nodes[0].shape}, the calibration images are {samples.images.shape[1:]}."
         )
-    factors = equalising_factors(graph) if settings.equalise else {}
-    ready = equalised(graph, factors)
+    ready = equalisable(graph, settings)
+    factors = equalising_factors(ready) if settings.equalise else {}
+    ready = equalised(ready, factors)
     return Plan(
         settings=settings,
         ranges=observers.ranges(ready, samples.images, settings.method, progress),
@@ -237,6 +239,11 @@ def range_plan(
         source=samples.source,
         provenance=provenance(graph, samples, settings, preprocessing),
     )
+
+
+def equalisable(graph: Graph, settings: Settings) -> Graph:
+    """The folded graph with the layers that repairs look at: one more before each gate where the settings ask so."""
+    return gates_apart(graph) if settings.through_swish else graph
 
 
 def make_plan(

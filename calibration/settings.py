@@ -21,6 +21,7 @@ class Settings(BaseModel):
         sample: how the images are chosen, see `calibration.samples`.
         method: of the ranges, see `calibration.ranges`.
         equalise: balance the channels of neighbouring layers, see `calibration.equalise`.
+        through_swish: and through swish and hard-swish, which costs a layer each, see `calibration.gates`.
         adaround: learn which way each weight rounds, see `calibration.adaround`.
         bias_correction: take the mean error of each layer out of its bias, see `calibration.bias`.
         qat: the weights were trained with these ranges and with rounding, see `calibration.qat`.
@@ -32,6 +33,7 @@ class Settings(BaseModel):
     method: str = DEFAULT_METHOD
     sample: By = "balanced"
     equalise: bool = False
+    through_swish: bool = False
     adaround: bool = False
     bias_correction: bool = False
     qat: bool = False
@@ -51,6 +53,7 @@ class Settings(BaseModel):
 
 _WORDS = {
     "equalise": "equalise",
+    "through_swish": "through swish",
     "adaround": "adaround",
     "bias_correction": "bias correction",
     "qat": "quantization-aware training",

@@ -30,7 +30,7 @@ class Int8:
     """What was found about the quantization.
 
     Attributes:
-        graph, plan: what int8 was made from.
+        graph: what int8 was made from, prepared as the plan says; plan: that plan.
         covered: by tensor, how held-out images fare with its range; empty where there were none.
         doubts: what speaks against the calibration images, in words.
         layers: rows of `calibration.sensitivity.layer_rows`; watched: on how many images; target: whose rounding.
@@ -80,7 +80,8 @@ def examine(job: Job, plan: Plan, record: Record, progress: Progress) -> Int8:
         covered = coverage(job.graph, plan, samples.held_out, lambda done: progress(PHASE, done, total))
     rows = layer_rows(job.graph, plan, images, target)
     progress(PHASE, len(images), total)
-    return Int8(job.graph, plan, covered, doubts(samples, covered), rows, len(images), target, record)
+    prepared, words = plan.prepared(job.graph), doubts(samples, covered)
+    return Int8(prepared, plan, covered, words, rows, len(images), target, record)
 
 
 def _few(images: Pictures) -> Pictures:

@@ -4,9 +4,9 @@ Each attempt is judged on training images that were not calibrated on, by the ta
 float model, on the task's own metric. The images that prove the artefacts have no part in it: the gate sees one
 plan, the last one, so its figure is not the best of many.
 
-The attempts: what was asked for; ranges by squared error; equalised channels and corrected biases; AdaRound;
-then layers kept in float, one more at a time, each the one that takes the most error out of the heads.
-Each attempt goes on from the best so far.
+The attempts: what was asked for; ranges by squared error; equalised channels and corrected biases; the same
+through swish, where there is any; AdaRound; then layers kept in float, one more at a time, each the one that
+takes the most error out of the heads. Each attempt goes on from the best so far.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from calibration.gates import gates_apart
 from calibration.plan import Plan
 from calibration.sensitivity import most_relieving
 from calibration.settings import Settings
@@ -31,9 +32,10 @@ Say = Callable[[str], None]
 SETTINGS: tuple[tuple[str, dict[str, str | bool]], ...] = (
     ("mse ranges", {"method": "mse"}),
     ("equalise, bias correction", {"equalise": True, "bias_correction": True}),
+    ("equalise through swish", {"equalise": True, "through_swish": True, "bias_correction": True}),
     ("AdaRound", {"adaround": True}),
 )
-"""In order of cost: a pass over the images, two, and seconds a layer."""
+"""In order of cost: a pass over the images, two, a layer more in the network for each swish, and seconds a layer."""
 
 MOST_FLOAT = 4
 """More layers in float than this are no repair: the network wants to be trained with int8 in mind."""
@@ -172,9 +174,12 @@ class _Climb:
 
 def _ladder(climb: _Climb, progress: Progress) -> Iterator[tuple[str, Plan]]:
     """What to try next, until it is enough or nothing is left."""
+    gates = gates_apart(climb.job.graph) is not climb.job.graph
     for name, update in SETTINGS:
         if climb.enough:
             return
+        if "through_swish" in update and not gates:
+            continue
         best = climb.best[1].settings
         settings = Settings.model_validate({**best.model_dump(), **update})
         if settings != best:

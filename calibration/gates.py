@@ -1,0 +1,90 @@
+"""Swish and hard-swish in a form that lets a channel's scale through, for `calibration.equalise`.
+
+swish(x) is x * sigmoid(x). If the layer before gives x / s, this is s * (x / s) * sigmoid(s * (x / s)): the first s
+goes into the kernels that read the product, the second one into a depthwise 1x1 convolution before the sigmoid, which
+has a scale for each channel. That layer is the price; it begins as the identity, and equalisation multiplies it.
+
+Of hard-swish, x * relu6(x + 3) / 6, the layer takes in the 3, and ReLU6 fuses into it; the sixth goes into the layer
+that gives x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from calibration.graph import Graph, Node
+
+_SUFFIX = "_rescale"
+_LAYERS = frozenset({"Conv2D", "DepthwiseConv2D"})
+
+
+def rescales(node: Node) -> bool:
+    """Whether the layer was put before a gate here."""
+    return node.kind == "DepthwiseConv2D" and node.name.endswith(_SUFFIX)
+
+
+def gates_apart(graph: Graph) -> Graph:
+    """The same function, folded, with a layer that rescales before each gate; the same graph where there is none."""
+    swishes = {node.name for node in graph.nodes if _is_swish_gate(graph, node)}
+    hard = {node.name for node in graph.nodes if _is_after_a_layer_alone(graph, node)}
+    if not swishes | hard:
+        return graph
+    sixths = {graph[name].inputs[0] for name in hard}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.name in swishes:
+            nodes += _rescaled_gate(graph, node)
+        elif node.name in hard:
+            nodes += _product(graph, node)
+        else:
+            nodes.append(_sixth(node) if node.name in sixths else node)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _is_swish_gate(graph: Graph, node: Node) -> bool:
+    """A sigmoid that is read by its product with what it reads itself, and by nothing else."""
+    if node.kind != "Activation" or node.config["activation"] != "sigmoid" or len(node.shape) != 3:
+        return False
+    reader = graph.only_consumer(node.name)
+    return (
+        reader is not None and reader.kind == "Multiply" and set(reader.inputs) == {node.name, *node.inputs}
+    )
+
+
+def _is_after_a_layer_alone(graph: Graph, node: Node) -> bool:
+    """A hard-swish whose input is a convolution's, and read by nothing else."""
+    return (
+        node.kind == "HardSwish"
+        and graph[node.inputs[0]].kind in _LAYERS
+        and graph.only_consumer(node.inputs[0]) is not None
+    )
+
+
+def _rescaled_gate(graph: Graph, gate: Node) -> Iterator[Node]:
+    layer = _rescale(graph[gate.inputs[0]], gate.name, 1.0, 0.0)
+    yield layer
+    yield replace(gate, inputs=(layer.name,))
+
+
+def _product(graph: Graph, swish: Node) -> Iterator[Node]:
+    """relu6(6 * x' + 3) * x' for x' = x / 6."""
+    source = graph[swish.inputs[0]]
+    layer = _rescale(source, swish.name, 6.0, 3.0)
+    gate = f"{swish.name}_gate"
+    yield layer
+    yield Node(gate, "ReLU", {"name": gate, "max_value": 6.0}, (), (layer.name,), swish.shape)
+    yield replace(swish, kind="Multiply", config={"name": swish.name}, inputs=(source.name, gate))
+
+
+def _rescale(source: Node, name: str, gain: float, shift: float) -> Node:
+    channels, own = source.shape[-1], f"{name}{_SUFFIX}"
+    config = {"name": own, "kernel_size": (1, 1), "use_bias": True, "activation": "linear"}
+    weights = np.full((1, 1, channels, 1), gain, np.float32), np.full(channels, shift, np.float32)
+    return Node(own, "DepthwiseConv2D", config, weights, (source.name,), source.shape)
+
+
+def _sixth(layer: Node) -> Node:
+    return replace(layer, weights=tuple(weight / np.float32(6) for weight in layer.weights))

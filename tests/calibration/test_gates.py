@@ -1,0 +1,188 @@
+"""Equalisation through swish and hard-swish: the function stays, and channels out of scale cost int8 little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from keras import layers
+
+from calibration.calibrate import calibrate, work
+from calibration.coverage import coverage
+from calibration.equalise import equalised, equalising_factors, unequalised
+from calibration.fold import fold
+from calibration.gates import gates_apart, rescales
+from calibration.graph import Graph, build, infer, read
+from calibration.samples import Samples
+from calibration.sensitivity import layer_errors
+from calibration.settings import Settings
+from calibration.simulate import simulate
+from edge.bundle import Format
+from edge.pixels import normalise
+from export import lint, onnx, tflite
+
+Body = Callable[[Any], Any]
+OCTAVES = 5
+THROUGH = {"equalise": True, "through_swish": True, "bias_correction": True}
+
+
+def _layer(x: Any, activation: str, name: str, filters: int = 12) -> Any:
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False, name=name)(x)
+    return layers.Activation(activation, name=f"{name}_act")(
+        layers.BatchNormalization(name=f"{name}_norm")(x)
+    )
+
+
+def _squeezed(x: Any) -> Any:
+    s = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    s = layers.Conv2D(12, 1, activation="hard_sigmoid", name="up")(
+        layers.Conv2D(4, 1, activation="relu", name="down")(s)
+    )
+    return layers.Multiply(name="excited")([x, s])
+
+
+NETWORKS: dict[str, Body] = {
+    "swish": lambda x: _layer(_layer(x, "swish", "a"), "swish", "b"),
+    "hard-swish": lambda x: _layer(_layer(x, "hard_silu", "a"), "hard_silu", "b"),
+    "hard-swish and squeeze-excite": lambda x: _layer(
+        _squeezed(_layer(x, "hard_silu", "a")), "hard_silu", "b"
+    ),
+    "relu and squeeze-excite": lambda x: _layer(_squeezed(_layer(x, "relu", "a")), "relu", "b"),
+}
+
+
+def _network(body: Body) -> keras.Model:
+    """Its channels differ by 2^-OCTAVES to 2^OCTAVES, what reads them makes up for it, and all else is random."""
+    pixels = keras.Input((16, 16, 3), name="pixels")
+    x = layers.Conv2D(10, 1, name="last")(body(pixels))
+    model = keras.Model(pixels, layers.GlobalAveragePooling2D(name="mean")(x))
+    rng = np.random.default_rng(3)
+    for weight in model.weights:
+        if "kernel" in weight.path:
+            weight.assign(rng.normal(0, 1 / np.sqrt(np.prod(weight.shape[:3])), weight.shape))
+    for maker, reader in (("a", "b"), ("b", "last")):
+        if maker in {layer.name for layer in model.layers}:
+            gain, kernel = 2.0 ** rng.uniform(-OCTAVES, OCTAVES, 12), model.get_layer(reader).kernel
+            model.get_layer(f"{maker}_norm").gamma.assign(gain)
+            kernel.assign(kernel / gain.reshape(1, 1, -1, 1))
+    return model
+
+
+def _pictures() -> np.ndarray:
+    blobs = np.random.default_rng(7).integers(0, 256, (32, 4, 4, 3), dtype=np.uint8)
+    return blobs.repeat(4, axis=1).repeat(4, axis=2)
+
+
+def _graph(name: str) -> Graph:
+    return fold(read(_network(NETWORKS[name])))
+
+
+def _logits(model: Any) -> np.ndarray:
+    (values,) = infer(model, normalise(_pictures())).values()
+    return values.reshape(len(values), -1)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_function_stays(name: str) -> None:
+    graph = _graph(name)
+    apart = gates_apart(graph)
+    assert sum(map(rescales, apart.nodes)) == (2 if "swish" in name else 0)
+    assert (apart is graph) == ("swish" not in name)
+    factors = equalising_factors(apart)
+    assert {"a", "b"} <= set(factors)
+    wanted = _logits(build(graph))
+    for same in (apart, equalised(apart, factors)):
+        np.testing.assert_allclose(_logits(build(same)), wanted, rtol=0, atol=3e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "swish" in name])
+def test_channels_out_of_scale_are_repaired_and_the_files_compute_what_is_simulated(
+    name: str, target: Format
+) -> None:
+    graph, samples = _graph(name), Samples(_pictures(), "made")
+    exact = _logits(build(graph))
+    plain = calibrate(graph, samples, Settings(method="minmax", equalise=True, bias_correction=True))
+    plan = calibrate(graph, samples, Settings(method="minmax", **THROUGH))
+    assert plan.method == "minmax, equalise, through swish, bias correction"
+    found = _logits(simulate(graph, plan, target))
+    before, after = (
+        float(np.mean((values - exact) ** 2)) for values in (_logits(simulate(graph, plain, target)), found)
+    )
+    assert after < 0.1 * before
+    run = _tflite(tflite.int8(graph, plan)) if target == "tflite" else _onnx(onnx.int8(graph, plan))
+    (step,) = plan.output_steps(graph).values()
+    assert np.abs(np.concatenate([run(image) for image in _pictures()]) - found).max() <= 3 * step
+
+
+def _tflite(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def run(image: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(given["index"], (image[None] ^ 0x80).view(np.int8))
+        interpreter.invoke()
+        scale, zero = taken["quantization"]
+        return scale * (interpreter.get_tensor(taken["index"]).astype(np.float32) - zero)
+
+    return run
+
+
+def _onnx(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
+    assert lint.lint(content) == ()
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return lambda image: session.run(None, {"pixels": image[None]})[0]
+
+
+def test_the_progress_counts_the_layers_before_the_gates_too() -> None:
+    graph, samples, settings = (
+        _graph("swish"),
+        Samples(_pictures(), "made"),
+        Settings(method="minmax", **THROUGH),
+    )
+    done: list[int] = []
+    calibrate(graph, samples, settings, progress=done.append)
+    assert sum(done) == work(graph, len(samples.images), settings)
+
+
+@pytest.mark.parametrize(
+    ("product", "obstacle"),
+    [
+        (lambda x: layers.Multiply(name="square")([x, layers.MaxPooling2D(1)(x)]), "'square'"),
+        (
+            lambda x: layers.Multiply(name="attended")(
+                [layers.ReLU()(layers.Conv2D(1, 1, name="one")(x)), x]
+            ),
+            "",
+        ),
+    ],
+)
+def test_a_scale_goes_through_a_product_once(product: Body, obstacle: str) -> None:
+    """Not twice, and not from one channel to many: 'a' goes through the second product, 'one' does not."""
+    graph = fold(read(_network(lambda x: _layer(product(_layer(x, "relu", "a")), "relu", "b"))))
+    left = unequalised(graph)
+    assert obstacle in left["a"] if obstacle else "a" not in left
+    if not obstacle:
+        assert "'attended'" in left["one"]
+
+
+def test_what_only_a_sigmoid_reads_reaches_no_further_than_it_tells_values_apart() -> None:
+    """And neither held-out images that go further, nor the noise that this makes, are held against it."""
+    graph = _graph("swish")
+    plan = calibrate(graph, Samples(_pictures(), "made"), Settings(method="minmax", **THROUGH))
+    names = [node.name for node in plan.prepared(graph).nodes if rescales(node)]
+    assert {plan.ranges[name] for name in names} == {(-6.3, 6.3)}
+    gates = [
+        node.inputs[0] for node in plan.prepared(graph).nodes if node.config.get("activation") == "sigmoid"
+    ]
+    assert set(gates) == set(names)
+    covered = coverage(graph, plan, 255 - _pictures())
+    assert {covered[name].outside for name in names} == {0.0}
+    errors = {error.name: error.own_db for error in layer_errors(graph, plan, _pictures())}
+    assert min(errors[name] for name in names) > 20
