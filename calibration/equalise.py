@@ -1,4 +1,4 @@
-"""Cross-layer equalisation: the channels between two layers brought to one scale, the function unchanged.
+"""Cross-layer equalisation: the channels between layers brought to one scale, the function unchanged.
 
 ReLU(s * x) is s * ReLU(x) for s > 0. So a channel's kernel and bias may be divided by s, if what reads the channel
 is multiplied by s. With r1 and r2 the largest weights that make and read channel i, s = sqrt(r1 / r2) gives
@@ -6,14 +6,16 @@ both the same range (Nagel et al. 2019, "Data-Free Quantization Through Weight E
 Correction", arXiv 1906.04721, section 4.1). A small channel then is not lost in the one step of its tensor.
 
 Between the two may stand ReLU, leaky or not, pools, padding, cropping, upsampling, and a product with something that
-has a scale of its own, as that of squeeze-excite. A bounded activation (ReLU6) does not let a scale through, and
-neither do swish, sums and joins: such pairs are left as they are. For swish and hard-swish see `calibration.gates`.
+has a scale of its own, as that of squeeze-excite. All layers that make the terms of a sum share one scale, and all that
+read the terms or the sum. A bounded activation (ReLU6) does not let a scale through, and neither do swish and joins:
+such channels are left as they are. For swish and hard-swish see `calibration.gates`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,26 +37,37 @@ LARGEST = 2.0**16
 
 _LETS_THROUGH = POOLS | {"LeakyReLU", "ZeroPadding2D", "Cropping2D", "UpSampling2D"}
 
-Channels = NDArray[np.float64]
+Kernel = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Tensors whose channels have one scale each: the layers that make them, and those that read them."""
+
+    makers: tuple[Node, ...]
+    readers: tuple[Node, ...]
 
 
 def equalising_factors(graph: Graph) -> dict[str, tuple[float, ...]]:
-    """The factors that equalise a folded graph; empty where no two layers form a pair."""
+    """The factors that equalise a folded graph, by maker; empty where there is nothing to equalise."""
     weights = {node.name: np.abs(_kernel(node)) for node in graph.nodes if node.kind in WEIGHTED}
-    pairs = list(_pairs(graph))
-    total = {maker.name: np.ones(_channels(maker)) for maker, _ in pairs}
+    scaled = equalisable(graph)
+    total = [np.ones(_width(channels.makers[0])) for channels in scaled]
     for _ in range(SWEEPS):
         largest = 1.0
-        for maker, readers in pairs:
-            factor = _factor(weights, maker, readers, total[maker.name])
-            total[maker.name] *= factor
-            _divide(weights, maker, factor)
-            for reader in readers:
-                _multiply(weights, reader, factor)
+        for channels, before in zip(scaled, total, strict=True):
+            factor = _factor(weights, channels, before)
+            before *= factor
+            _scale(weights, channels, factor)
             largest = max(largest, float(np.maximum(factor, 1 / factor).max()))
         if largest < CLOSE:
             break
-    return {name: tuple(map(float, factor)) for name, factor in total.items() if (factor != 1).any()}
+    return {
+        maker.name: tuple(map(float, factor))
+        for channels, factor in zip(scaled, total, strict=True)
+        for maker in channels.makers
+        if (factor != 1).any()
+    }
 
 
 def equalised(graph: Graph, factors: Factors) -> Graph:
@@ -62,62 +75,104 @@ def equalised(graph: Graph, factors: Factors) -> Graph:
 
     Exact but for the rounding of float32.
     """
+    if not factors:
+        return graph
     kernels = {node.name: _kernel(node) for node in graph.nodes if node.kind in WEIGHTED}
-    biases: dict[str, NDArray[np.float32]] = {}
-    for maker, readers in _pairs(graph):
-        if maker.name not in factors:
-            continue
-        factor = np.array(factors[maker.name])
-        _divide(kernels, maker, factor)
-        for reader in readers:
-            _multiply(kernels, reader, factor)
-        if maker.config["use_bias"]:
-            biases[maker.name] = (maker.weights[1] / factor).astype(np.float32)
+    for channels in equalisable(graph):
+        if channels.makers[0].name in factors:
+            _scale(kernels, channels, np.array(factors[channels.makers[0].name]))
 
     def changed(node: Node) -> Node:
         if node.name not in kernels:
             return node
         kernel = kernels[node.name].reshape(node.weights[0].shape).astype(np.float32)
-        bias = (biases.get(node.name, node.weights[1]),) if node.config["use_bias"] else ()
-        return replace(node, weights=(kernel, *bias))
+        if not node.config["use_bias"]:
+            return replace(node, weights=(kernel,))
+        bias = node.weights[1] / np.array(factors.get(node.name, 1.0))
+        return replace(node, weights=(kernel, bias.astype(np.float32)))
 
-    return replace(graph, nodes=tuple(changed(node) for node in graph.nodes)) if factors else graph
+    return replace(graph, nodes=tuple(map(changed, graph.nodes)))
 
 
 def unequalised(graph: Graph) -> dict[str, str]:
     """The layers whose channels are left as they are, and why: the node that lets no scale through."""
-    reached = {node.name: _reached(graph, node) for node in graph.nodes if node.kind in WEIGHTED}
-    return {name: obstacle for name, (_, obstacle) in reached.items() if obstacle}
+    spaces = _Spaces(graph)
+    weighted = (node.name for node in graph.nodes if node.kind in WEIGHTED)
+    return {name: why for name in weighted if (why := spaces.obstacle(name))}
 
 
-def _pairs(graph: Graph) -> Iterator[tuple[Node, tuple[Node, ...]]]:
-    """Each layer whose channels are read by weighted layers alone, with those."""
+def equalisable(graph: Graph) -> tuple[Channels, ...]:
+    """All channels of a folded graph that may have another scale."""
+    spaces = _Spaces(graph)
+    made: dict[str, list[Node]] = {}
+    read: dict[str, list[Node]] = {}
     for node in graph.nodes:
         if node.kind in WEIGHTED:
-            readers, obstacle = _reached(graph, node)
-            if not obstacle:
-                yield node, readers
+            made.setdefault(spaces.root(node.name), []).append(node)
+            read.setdefault(spaces.root(node.inputs[0]), []).append(node)
+    return tuple(
+        Channels(tuple(makers), tuple(read[root]))
+        for root, makers in made.items()
+        if not spaces.obstacle(root)
+    )
 
 
-def _reached(graph: Graph, maker: Node) -> tuple[tuple[Node, ...], str]:
-    """The weighted layers that a layer's channels reach, and what else they reach, in words; empty for nothing."""
-    scaled, readers = {maker.name}, []
-    for node in graph.nodes:
-        carriers = [name for name in node.inputs if name in scaled]
-        if carriers and node.kind in WEIGHTED:
-            readers.append(node)
-        elif carriers and (_homogeneous(node) or _scaled_once(graph, node, carriers)):
-            scaled.add(node.name)
-        elif carriers:
-            return (), f"it is read by {node.kind} '{node.name}'"
-    if scaled & set(graph.outputs.values()):
-        return (), "it is an output"
-    return tuple(readers), "" if readers else "nobody reads it"
+class _Spaces:
+    """Which tensors have their channels' scales in common; each such space is named by one of them, its root."""
 
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._parent = {node.name: node.name for node in graph.nodes}
+        self._obstacles: dict[str, str] = {}
+        for node in graph.nodes:
+            self._place(node)
+        for name in graph.outputs.values():
+            self._block(name, "it is an output")
+        read = {self.root(name) for node in graph.nodes if node.kind in WEIGHTED for name in node.inputs}
+        for node in graph.nodes:
+            if self.root(node.name) not in read:
+                self._block(node.name, "nobody reads it")
 
-def _scaled_once(graph: Graph, node: Node, carriers: list[str]) -> bool:
-    """Whether it is a product, of one factor with the scale, by channel, and others without."""
-    return node.kind == "Multiply" and len(carriers) == 1 and graph[carriers[0]].shape[-1] == node.shape[-1]
+    def root(self, name: str) -> str:
+        while self._parent[name] != name:
+            name = self._parent[name]
+        return name
+
+    def obstacle(self, name: str) -> str:
+        """Why the tensor's channels keep their scales; empty where they need not."""
+        return self._obstacles.get(self.root(name), "")
+
+    def _place(self, node: Node) -> None:
+        if node.kind in WEIGHTED:
+            return  # its output is a space of its own
+        if node.kind == "Add" and len({self._graph[name].shape for name in node.inputs}) == 1:
+            for name in node.inputs:
+                self._join(name, node.name)
+        elif node.kind == "Multiply":
+            self._place_product(node)
+        elif _homogeneous(node):
+            self._join(node.inputs[0], node.name)
+        else:
+            self._block(node.name, f"it is added to {node.kind} '{node.name}'")
+            for name in node.inputs:
+                self._block(name, f"it is read by {node.kind} '{node.name}'")
+
+    def _place_product(self, node: Node) -> None:
+        """It scales with its largest factor, if that has a channel for each of its own; the others must not scale."""
+        first, *others = sorted(node.inputs, key=lambda name: -math.prod(self._graph[name].shape))
+        self._join(first, node.name)
+        for name in others:
+            self._block(name, f"it is read by {node.kind} '{node.name}'")
+
+    def _join(self, one: str, other: str) -> None:
+        kept, gone = self.root(one), self.root(other)
+        if kept != gone:
+            self._parent[gone] = kept
+            if why := self._obstacles.pop(gone, ""):
+                self._block(kept, why)
+
+    def _block(self, name: str, why: str) -> None:
+        self._obstacles.setdefault(self.root(name), why)
 
 
 def _homogeneous(node: Node) -> bool:
@@ -126,40 +181,38 @@ def _homogeneous(node: Node) -> bool:
     return (is_relu(node) and unbounded) or node.kind in _LETS_THROUGH
 
 
-def _factor(
-    weights: dict[str, Channels], maker: Node, readers: tuple[Node, ...], before: Channels
-) -> Channels:
+def _factor(weights: dict[str, Kernel], channels: Channels, before: Kernel) -> Kernel:
     """sqrt(r1 / r2) by channel; 1 for a channel that is zero on either side.
 
     What only rescales for a gate has a scale for each channel, and suffers no loss from any.
     """
-    made = by_channel(maker, weights[maker.name]).max(axis=0)
-    counted = [reader for reader in readers if not rescales(reader)] or readers
+    made = np.max([by_channel(maker, weights[maker.name]).max(axis=0) for maker in channels.makers], axis=0)
+    counted = [reader for reader in channels.readers if not rescales(reader)] or channels.readers
     read = np.max([_by_input(reader, weights[reader.name]).max(axis=(0, 2)) for reader in counted], axis=0)
     alive = (made > 0) & (read > 0)
     factor = np.sqrt(np.divide(made, read, out=np.ones_like(made), where=alive))
-    bounded: Channels = np.clip(factor * before, 1 / LARGEST, LARGEST) / before
+    bounded: Kernel = np.clip(factor * before, 1 / LARGEST, LARGEST) / before
     return bounded
 
 
-def _divide(weights: dict[str, Channels], maker: Node, factor: Channels) -> None:
-    kernel = weights[maker.name]
-    weights[maker.name] = (by_channel(maker, kernel) / factor).reshape(kernel.shape)
+def _scale(kernels: dict[str, Kernel], channels: Channels, factor: Kernel) -> None:
+    """Divide what makes the channels, multiply what reads them."""
+    for maker in channels.makers:
+        kernel = kernels[maker.name]
+        kernels[maker.name] = (by_channel(maker, kernel) / factor).reshape(kernel.shape)
+    for reader in channels.readers:
+        kernel = kernels[reader.name]
+        kernels[reader.name] = (_by_input(reader, kernel) * factor[:, None]).reshape(kernel.shape)
 
 
-def _multiply(weights: dict[str, Channels], reader: Node, factor: Channels) -> None:
-    kernel = weights[reader.name]
-    weights[reader.name] = (_by_input(reader, kernel) * factor[:, None]).reshape(kernel.shape)
-
-
-def _by_input(node: Node, kernel: Channels) -> Channels:
+def _by_input(node: Node, kernel: Kernel) -> Kernel:
     """(taps, input channels, outputs of each): both kinds of kernels are (h, w, in, out or multiplier)."""
     return kernel.reshape(-1, *kernel.shape[2:])
 
 
-def _kernel(node: Node) -> Channels:
+def _kernel(node: Node) -> Kernel:
     return node.weights[0].astype(np.float64)
 
 
-def _channels(node: Node) -> int:
+def _width(node: Node) -> int:
     return len(by_channel(node, node.weights[0]).T)

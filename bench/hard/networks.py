@@ -1,10 +1,11 @@
-"""Three small networks of families whose int8 is known to lose: float32 (N, H, W, 3) in [-1, 127/128] to logits.
+"""Four small networks of families whose int8 is known to lose: float32 (N, H, W, 3) in [-1, 127/128] to logits.
 
 `mobilenet_v3`: hard-swish and squeeze-excite, after table 2 of Howard et al. 2019 (arXiv 1905.02244).
 `efficientnet`: swish and squeeze-excite, after Tan and Le 2019 (arXiv 1905.11946).
 `depthwise`: a MobileNet (Howard et al. 2017, arXiv 1704.04861) whose norms start with gains of 1/32 to 32 by
 channel. Training goes on from there, so that the channels of one tensor end orders of magnitude apart, as those
 of networks do that were trained long without weight decay (Nagel et al. 2019, arXiv 1906.04721, figure 2).
+`depthwise_swish`: the same with swish, through which no scale goes.
 """
 
 from __future__ import annotations
@@ -81,16 +82,25 @@ def efficientnet(height: int, width: int, classes: int) -> keras.Model:
 
 def depthwise(height: int, width: int, classes: int) -> keras.Model:
     """Depthwise and 1x1 convolutions with ReLU, no shortcuts."""
+    return _chain(height, width, classes, "relu")
+
+
+def depthwise_swish(height: int, width: int, classes: int) -> keras.Model:
+    """The same with swish."""
+    return _chain(height, width, classes, "swish")
+
+
+def _chain(height: int, width: int, classes: int, activation: str) -> keras.Model:
     pixels = keras.Input((height, width, 3), name="pixels")
-    x = _norm(layers.Conv2D(24, 3, 2, "same", use_bias=False, name="stem")(pixels), "stem")
-    x = layers.ReLU(name="stem_act")(x)
+    x = _conv(pixels, 24, 3, "stem", activation, strides=2)
     for index, (channels, strides) in enumerate(DEPTHWISE, 1):
         x = layers.DepthwiseConv2D(3, strides, "same", use_bias=False, name=f"dw{index}")(x)
-        x = layers.ReLU(name=f"dw{index}_act")(_norm(x, f"dw{index}"))
-        x = layers.Conv2D(channels, 1, use_bias=False, name=f"pw{index}")(x)
-        x = layers.ReLU(name=f"pw{index}_act")(_norm(x, f"pw{index}"))
+        x = layers.Activation(activation, name=f"dw{index}_act")(_norm(x, f"dw{index}"))
+        x = _conv(x, channels, 1, f"pw{index}", activation)
     x = layers.GlobalAveragePooling2D(name="average")(x)
-    return _spread(keras.Model(pixels, layers.Dense(classes, name="logits")(x), name="depthwise"))
+    return _spread(
+        keras.Model(pixels, layers.Dense(classes, name="logits")(x), name=f"depthwise_{activation}")
+    )
 
 
 def _inverted(x: Any, block: Block, name: str, gate: str) -> Any:

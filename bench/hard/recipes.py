@@ -30,6 +30,7 @@ HARD = {
     "mobilenet-v3": _recipe("mobilenet-v3", "mobilenet_v3"),
     "efficientnet": _recipe("efficientnet", "efficientnet"),
     "depthwise": _recipe("depthwise", "depthwise"),
+    "depthwise-swish": _recipe("depthwise-swish", "depthwise_swish"),
 }
 
 

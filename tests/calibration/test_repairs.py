@@ -141,13 +141,37 @@ def test_bounded_and_curved_activations_let_no_scale_through(between: Any, obsta
     assert unequalised(graph)["b"] == "it is an output"
 
 
-def test_a_channel_that_is_added_or_given_out_is_left_alone() -> None:
+def test_a_channel_that_is_joined_added_to_a_bounded_one_or_given_out_is_left_alone() -> None:
     pixels = keras.Input((8, 8, 3))
-    x = layers.ReLU(name="r")(layers.Conv2D(4, 1, name="a")(pixels))
-    y = layers.Add(name="sum")([x, layers.Conv2D(4, 1, name="b")(x)])
-    graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1, name="c")(y))))
+    x = layers.ReLU()(layers.Conv2D(4, 1, name="a")(pixels))
+    y = layers.Concatenate(name="join")([x, layers.Conv2D(4, 1, name="b")(x)])
+    z = layers.Add(name="sum")([layers.Conv2D(4, 1, name="c")(y), layers.ReLU(6.0, name="six")(x)])
+    graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1, name="d")(z))))
     assert equalising_factors(graph) == {}
-    assert "Add 'sum'" in unequalised(graph)["a"]
+    left = unequalised(graph)
+    assert "read by Concatenate 'join'" in left["a"]
+    assert "read by Concatenate 'join'" in left["b"]
+    assert "added to ReLU 'six'" in left["c"]
+    assert left["d"] == "it is an output"
+
+
+def test_what_makes_a_sum_and_what_reads_it_or_a_term_share_one_scale() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.Conv2D(4, 1, name="a")(pixels))
+    y = layers.ReLU()(layers.Conv2D(6, 1, name="b")(x))
+    z = layers.Add()([x, layers.Conv2D(4, 3, padding="same", name="c")(y)])
+    w = layers.Add()([z, layers.Conv2D(4, 1, name="d")(z)])
+    model = keras.Model(pixels, layers.Conv2D(2, 1, name="e")(layers.ReLU()(w)))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape) * 10.0 ** rng.uniform(-2, 2, weight.shape[-1]))
+    graph, data = fold(read(model)), rng.normal(size=(3, 8, 8, 3)).astype(np.float32)
+    factors = equalising_factors(graph)
+    assert factors["a"] == factors["c"] == factors["d"]
+    assert len(factors["b"]) == 6
+    assert set(unequalised(graph)) == {"e"}
+    wanted, found = model(data), build(equalised(graph, factors))(data)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
 
 
 def test_a_channel_with_two_readers_is_equalised_for_both() -> None:
