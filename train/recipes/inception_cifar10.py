@@ -11,10 +11,11 @@ RECIPE = Recipe(
     name="cifar10-inception",
     model="train.models.inception:inception",
     data="cifar10",
-    epochs=40,
+    epochs=25,
     batch_size=128,
     learning_rate=0.1,
     l2=0.0005,
     flip=True,
     shift_px=4,
+    precision="mixed_bfloat16",
 )

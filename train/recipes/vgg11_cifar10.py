@@ -13,10 +13,11 @@ RECIPE = Recipe(
     name="cifar10-vgg11",
     model="train.models.vgg:vgg11",
     data="cifar10",
-    epochs=30,
+    epochs=15,
     batch_size=128,
     learning_rate=0.05,
     l2=0.0005,
     flip=True,
     shift_px=4,
+    precision="mixed_bfloat16",
 )

@@ -67,7 +67,7 @@ def test_maxout_is_the_larger_of_two_linear_units() -> None:
     assert np.asarray(Maxout()(values)).tolist() == [[5.0, -2.0, 3.0]]
 
 
-@pytest.mark.parametrize("make", [lenet5, convnetjs, airbench])
+@pytest.mark.parametrize("make", [lenet5, convnetjs])
 def test_maxout_keeps_the_widths_and_doubles_the_layers_before_it(make: Make) -> None:
     old, new = make(32, 32, 10), rebuilt(make(32, 32, 10), Structure(activation="maxout"))
     assert [tensor.shape for tensor in new.outputs] == [tensor.shape for tensor in old.outputs]
