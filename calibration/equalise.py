@@ -51,7 +51,7 @@ class Channels:
 def equalising_factors(graph: Graph) -> dict[str, tuple[float, ...]]:
     """The factors that equalise a folded graph, by maker; empty where there is nothing to equalise."""
     weights = {node.name: np.abs(_kernel(node)) for node in graph.nodes if node.kind in WEIGHTED}
-    scaled = equalisable(graph)
+    scaled = channels_of(graph)
     total = [np.ones(_width(channels.makers[0])) for channels in scaled]
     for _ in range(SWEEPS):
         largest = 1.0
@@ -78,18 +78,19 @@ def equalised(graph: Graph, factors: Factors) -> Graph:
     if not factors:
         return graph
     kernels = {node.name: _kernel(node) for node in graph.nodes if node.kind in WEIGHTED}
-    for channels in equalisable(graph):
-        if channels.makers[0].name in factors:
-            _scale(kernels, channels, np.array(factors[channels.makers[0].name]))
+    biases = {name: graph[name].weights[1] for name in kernels if graph[name].config["use_bias"]}
+    for channels in channels_of(graph):
+        makers = [maker.name for maker in channels.makers]
+        if makers[0] in factors:
+            factor = np.array(factors[makers[0]])
+            _scale(kernels, channels, factor)
+            biases |= {name: (biases[name] / factor).astype(np.float32) for name in makers if name in biases}
 
     def changed(node: Node) -> Node:
         if node.name not in kernels:
             return node
         kernel = kernels[node.name].reshape(node.weights[0].shape).astype(np.float32)
-        if not node.config["use_bias"]:
-            return replace(node, weights=(kernel,))
-        bias = node.weights[1] / np.array(factors.get(node.name, 1.0))
-        return replace(node, weights=(kernel, bias.astype(np.float32)))
+        return replace(node, weights=(kernel, biases[node.name]) if node.name in biases else (kernel,))
 
     return replace(graph, nodes=tuple(map(changed, graph.nodes)))
 
@@ -101,7 +102,7 @@ def unequalised(graph: Graph) -> dict[str, str]:
     return {name: why for name in weighted if (why := spaces.obstacle(name))}
 
 
-def equalisable(graph: Graph) -> tuple[Channels, ...]:
+def channels_of(graph: Graph) -> tuple[Channels, ...]:
     """All channels of a folded graph that may have another scale."""
     spaces = _Spaces(graph)
     made: dict[str, list[Node]] = {}
@@ -158,9 +159,13 @@ class _Spaces:
                 self._block(name, f"it is read by {node.kind} '{node.name}'")
 
     def _place_product(self, node: Node) -> None:
-        """It scales with its largest factor, if that has a channel for each of its own; the others must not scale."""
-        first, *others = sorted(node.inputs, key=lambda name: -math.prod(self._graph[name].shape))
+        """It scales with its largest factor that has as many channels; the others must not scale."""
+        sizes = {name: self._graph[name].shape for name in node.inputs}
+        whole = [name for name in node.inputs if sizes[name][-1] == node.shape[-1]]
+        first = max(whole, key=lambda name: math.prod(sizes[name]))
         self._join(first, node.name)
+        others = list(node.inputs)
+        others.remove(first)
         for name in others:
             self._block(name, f"it is read by {node.kind} '{node.name}'")
 

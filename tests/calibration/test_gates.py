@@ -172,6 +172,21 @@ def test_a_scale_goes_through_a_product_once(product: Body, obstacle: str) -> No
         assert "'attended'" in left["one"]
 
 
+def test_a_product_scales_with_the_factor_that_has_its_channels() -> None:
+    """Though the other one has more values."""
+    pixels = keras.Input((16, 16, 3))
+    place = layers.ReLU()(layers.Conv2D(1, 1, name="place")(pixels))
+    channel = layers.ReLU()(
+        layers.Conv2D(6, 1, name="channel")(layers.GlobalAveragePooling2D(keepdims=True)(pixels))
+    )
+    model = keras.Model(pixels, layers.Conv2D(2, 1)(layers.Multiply()([place, channel])))
+    graph = fold(read(model))
+    factors = equalising_factors(graph)
+    assert {name: len(factor) for name, factor in factors.items()} == {"channel": 6}
+    data = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(build(equalised(graph, factors))(data), model(data), rtol=1e-4, atol=1e-5)
+
+
 def test_what_only_a_sigmoid_reads_reaches_no_further_than_it_tells_values_apart() -> None:
     """And neither held-out images that go further, nor the noise that this makes, are held against it."""
     graph = _graph("swish")
