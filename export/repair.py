@@ -5,8 +5,8 @@ float model, on the task's own metric. The images that prove the artefacts have 
 plan, the last one, so its figure is not the best of many.
 
 The attempts: what was asked for; ranges by squared error; equalised channels and corrected biases; the same
-through swish, where there is any; AdaRound; then layers kept in float, one more at a time, each the one that
-takes the most error out of the heads. Each attempt goes on from the best so far.
+through swish, where there is any; ranges by squared error now; AdaRound; then layers kept in float, one more at a
+time, each the one that takes the most error out of the heads. Each attempt goes on from the best so far.
 """
 
 from __future__ import annotations
@@ -33,9 +33,13 @@ SETTINGS: tuple[tuple[str, dict[str, str | bool]], ...] = (
     ("mse ranges", {"method": "mse"}),
     ("equalise, bias correction", {"equalise": True, "bias_correction": True}),
     ("equalise through swish", {"equalise": True, "through_swish": True, "bias_correction": True}),
+    ("mse ranges, equalised", {"method": "mse"}),
     ("AdaRound", {"adaround": True}),
 )
-"""In order of cost: a pass over the images, two, a layer more in the network for each swish, and seconds a layer."""
+"""In order of cost: a pass over the images, two, a layer more in the network for each swish, and seconds a layer.
+
+Ranges by squared error win nothing where channels are out of scale, and may where they no longer are.
+"""
 
 MOST_FLOAT = 4
 """More layers in float than this are no repair: the network wants to be trained with int8 in mind."""
