@@ -11,6 +11,7 @@ time, each the one that takes the most error out of the heads. Each attempt goes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +42,11 @@ SETTINGS: tuple[tuple[str, dict[str, str | bool]], ...] = (
 Ranges by squared error win nothing where channels are out of scale, and may where they no longer are.
 """
 
-MOST_FLOAT = 4
+MOST_FLOAT = 2
 """More layers in float than this are no repair: the network wants to be trained with int8 in mind."""
+
+CHANGED = 0.05
+"""The share of labels that int8 changes where it loses about what is allowed: it makes a drop vary by chance."""
 
 WATCHED = 64
 """Calibration images that tell which layer in float takes the most error out of the heads."""
@@ -113,7 +117,7 @@ def repaired(job: Job, first: Plan, progress: Progress, say: Say) -> tuple[Plan,
         climb.attempt(name, plan)
     if not climb.enough:
         say(f"  None was enough. The best, '{climb.best[0].name}', goes to the gate.")
-    return climb.best[1], climb.record
+    return climb.done[-1][1] if climb.enough else climb.best[1], climb.record
 
 
 @dataclass
@@ -129,8 +133,9 @@ class _Climb:
 
     @property
     def best(self) -> tuple[Attempt, Plan]:
-        """The attempt that lost least; of equals the cheapest."""
-        return min(self.done, key=lambda one: one[0].worst)
+        """The attempt that lost least so far; a layer in float must win more than chance alone would."""
+        chance = 100 * math.sqrt(CHANGED / self.judge.images)
+        return min(self.done, key=lambda one: one[0].worst + chance * len(one[0].float_layers))
 
     @property
     def allowed(self) -> float:
