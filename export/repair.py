@@ -11,7 +11,6 @@ time, each the one that takes the most error out of the heads. Each attempt goes
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,10 +43,6 @@ Ranges by squared error win nothing where channels are out of scale, and may whe
 
 MOST_FLOAT = 2
 """More layers in float than this are no repair: the network wants to be trained with int8 in mind."""
-
-CHANGED = 0.05
-"""The share of labels that int8 changes where it loses about what is allowed: it makes a drop vary by chance."""
-
 WATCHED = 64
 """Calibration images that tell which layer in float takes the most error out of the heads."""
 
@@ -117,7 +112,7 @@ def repaired(job: Job, first: Plan, progress: Progress, say: Say) -> tuple[Plan,
         climb.attempt(name, plan)
     if not climb.enough:
         say(f"  None was enough. The best, '{climb.best[0].name}', goes to the gate.")
-    return climb.done[-1][1] if climb.enough else climb.best[1], climb.record
+    return climb.best[1], climb.record
 
 
 @dataclass
@@ -133,9 +128,8 @@ class _Climb:
 
     @property
     def best(self) -> tuple[Attempt, Plan]:
-        """The attempt that lost least so far; a layer in float must win more than chance alone would."""
-        chance = 100 * math.sqrt(CHANGED / self.judge.images)
-        return min(self.done, key=lambda one: one[0].worst + chance * len(one[0].float_layers))
+        """The attempt that lost least; of equals the cheapest."""
+        return min(self.done, key=lambda one: one[0].worst)
 
     @property
     def allowed(self) -> float:
