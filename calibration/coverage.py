@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.graph import Graph, Node
-from calibration.lower import FIXED_RANGES, activation_of
-from calibration.observers import Progress, outputs, told_apart
+from calibration.graph import Graph
+from calibration.observers import Progress, outputs, widest
 from calibration.plan import Plan
-from calibration.ranges import Range
 from calibration.samples import Pictures, Samples
 
 FEW = 64
@@ -69,7 +67,7 @@ def coverage(
     """
     tallies: dict[str, _Tally] = {name: _Tally() for name in plan.ranges}
     ready = plan.prepared(graph)
-    limits = {node.name: _meant(ready, node, plan) for node in ready.nodes if node.name in tallies}
+    limits = {node.name: widest(ready, node) for node in ready.nodes}
     for name, given in outputs(ready, images, progress):
         low, high = plan.ranges[name]
         values = np.clip(given, *limits[name])
@@ -79,14 +77,6 @@ def coverage(
         tally.above += int((values > high).sum())
         tally.least, tally.most = min(tally.least, float(values.min())), max(tally.most, float(values.max()))
     return {name: _share(tally, *plan.ranges[name]) for name, tally in tallies.items() if tally.values}
-
-
-def _meant(graph: Graph, node: Node, plan: Plan) -> Range:
-    """Beyond these a node's values are cut on purpose, whatever the images are."""
-    if activation_of(node) in FIXED_RANGES:
-        return plan.ranges[node.name]
-    limit = told_apart(graph, node)
-    return -limit, limit
 
 
 def doubts(samples: Samples, covered: dict[str, Coverage]) -> tuple[str, ...]:

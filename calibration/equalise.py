@@ -77,8 +77,9 @@ def equalised(graph: Graph, factors: Factors) -> Graph:
     """
     if not factors:
         return graph
-    kernels = {node.name: _kernel(node) for node in graph.nodes if node.kind in WEIGHTED}
-    biases = {name: graph[name].weights[1] for name in kernels if graph[name].config["use_bias"]}
+    layers = [node for node in graph.nodes if node.kind in WEIGHTED]
+    kernels = {node.name: _kernel(node) for node in layers}
+    biases = {node.name: node.weights[1] for node in layers if node.config["use_bias"]}
     for channels in channels_of(graph):
         makers = [maker.name for maker in channels.makers]
         if makers[0] in factors:

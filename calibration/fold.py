@@ -125,7 +125,7 @@ def fold_norms(graph: Graph) -> Graph:
             nodes[source.name] = _scaled(source, gain, shift)
             alias[node.name] = source.name
         else:
-            nodes[node.name] = _depthwise(node, gain, shift)
+            nodes[node.name] = channelwise(node, gain, shift)
     return Graph(tuple(nodes.values()), _renamed(graph, alias))
 
 
@@ -228,7 +228,7 @@ def mean_apart(graph: Graph) -> Graph:
             return [node]
         ones, name = np.ones(node.shape[-1:], np.float32), f"{node.name}_identity"
         identity = replace(node, name=name, config={"name": name})
-        return [_depthwise(identity, ones, 0 * ones), replace(node, inputs=(name,))]
+        return [channelwise(identity, ones, 0 * ones), replace(node, inputs=(name,))]
 
     return expanded(graph, split)
 
@@ -301,13 +301,14 @@ def _scaled(layer: Node, gain: NDArray[np.float32], shift: NDArray[np.float32]) 
     return replace(layer, weights=weights, config={**layer.config, "use_bias": True})
 
 
-def _depthwise(norm: Node, gain: NDArray[np.float32], shift: NDArray[np.float32]) -> Node:
-    if len(norm.shape) not in (1, 3):
+def channelwise(node: Node, gain: NDArray[np.float32], shift: NDArray[np.float32]) -> Node:
+    """In the node's place gain * x + shift by channel, as a depthwise 1x1 convolution."""
+    if len(node.shape) not in (1, 3):
         raise InputError(
-            f"Batch normalisation '{norm.name}' works on {norm.shape}; expected a map or a vector."
+            f"Batch normalisation '{node.name}' works on {node.shape}; expected a map or a vector."
         )
-    config = {"name": norm.name, "kernel_size": (1, 1), "use_bias": True, "activation": "linear"}
-    return replace(norm, kind="DepthwiseConv2D", config=config, weights=(gain.reshape(1, 1, -1, 1), shift))
+    config = {"name": node.name, "kernel_size": (1, 1), "use_bias": True, "activation": "linear"}
+    return replace(node, kind="DepthwiseConv2D", config=config, weights=(gain.reshape(1, 1, -1, 1), shift))
 
 
 _ON_MAPS_TOO = ACTIVATIONS | MERGES | {"DepthwiseConv2D"}

@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from calibration.fold import WEIGHTED, channelwise
 from calibration.graph import Graph, Node
 
 _SUFFIX = "_rescale"
-_LAYERS = frozenset({"Conv2D", "DepthwiseConv2D"})
 
 
 def rescales(node: Node) -> bool:
@@ -58,7 +58,7 @@ def _is_after_a_layer_alone(graph: Graph, node: Node) -> bool:
     """A hard-swish whose input is a convolution's, and read by nothing else."""
     return (
         node.kind == "HardSwish"
-        and graph[node.inputs[0]].kind in _LAYERS
+        and graph[node.inputs[0]].kind in WEIGHTED
         and graph.only_consumer(node.inputs[0]) is not None
     )
 
@@ -80,10 +80,9 @@ def _product(graph: Graph, swish: Node) -> Iterator[Node]:
 
 
 def _rescale(source: Node, name: str, gain: float, shift: float) -> Node:
-    channels, own = source.shape[-1], f"{name}{_SUFFIX}"
-    config = {"name": own, "kernel_size": (1, 1), "use_bias": True, "activation": "linear"}
-    weights = np.full((1, 1, channels, 1), gain, np.float32), np.full(channels, shift, np.float32)
-    return Node(own, "DepthwiseConv2D", config, weights, (source.name,), source.shape)
+    ones, own = np.ones(source.shape[-1:], np.float32), f"{name}{_SUFFIX}"
+    place = Node(own, "DepthwiseConv2D", {"name": own}, (), (source.name,), source.shape)
+    return channelwise(place, gain * ones, shift * ones)
 
 
 def _sixth(layer: Node) -> Node:

@@ -74,19 +74,26 @@ def ranges(
     found = observe(graph, images, progress)
     nodes = {node.name: node for node in measured(graph)}
 
-    def of(name: str, histogram: Histogram) -> Range:
-        fixed, (low, high) = FIXED_RANGES.get(activation_of(nodes[name])), chosen(histogram)
-        limit = told_apart(graph, nodes[name])
-        return fixed or (max(low, -limit), min(high, limit))
+    def of(node: Node, low: float, high: float) -> Range:
+        least, most = widest(graph, node)
+        return (least, most) if activation_of(node) in FIXED_RANGES else (max(low, least), min(high, most))
 
-    return {name: of(name, histogram) for name, histogram in found.items()}
+    return {name: of(nodes[name], *chosen(histogram)) for name, histogram in found.items()}
 
 
-def told_apart(graph: Graph, node: Node) -> float:
-    """Beyond this, on either side, what reads the node gives the same int8 value; infinite for most nodes."""
+def widest(graph: Graph, node: Node) -> Range:
+    """What a node's values are cut to whatever the images are: beyond it they would change no int8 value.
+
+    Infinite for most nodes. An activation with a fixed range has that one; what only sigmoids or only tanh read need
+    go no further than they tell values apart.
+    """
+    if (fixed := FIXED_RANGES.get(activation_of(node))) is not None:
+        return fixed
     readers = {activation_of(reader) for reader in graph.consumers(node.name)}
-    heads = node.name in graph.outputs.values()
-    return math.inf if heads or not readers else max(_FLAT_BEYOND.get(kind, math.inf) for kind in readers)
+    if node.name in graph.outputs.values() or not readers:
+        return -math.inf, math.inf
+    limit = max(_FLAT_BEYOND.get(kind, math.inf) for kind in readers)
+    return -limit, limit
 
 
 _FLAT_BEYOND = {"sigmoid": 6.3, "tanh": 3.2}

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from calibration.fold import WEIGHTED, fused_relu
 from calibration.graph import Graph, Node, build, infer
-from calibration.observers import KEEP_RANGE, batches, told_apart
+from calibration.observers import KEEP_RANGE, batches, widest
 from calibration.plan import Plan
 from calibration.samples import Pictures
 from calibration.simulate import simulate
@@ -235,9 +235,9 @@ class _Pair:
             found = keras.tree.flatten(int8_model(pixels, training=False))
             count = len(self.layers)
             for node, x, y, z in zip(self.layers, exact[:count], exact[count:], found, strict=True):
-                limit = told_apart(self.graph, self._last(node))
+                meant = widest(self.graph, self._last(node))
                 outputs = (y, self._alone(node, x), self._rounded(node, z))
-                yield _Outputs(node.name, *(np.clip(values, -limit, limit) for values in outputs))
+                yield _Outputs(node.name, *(np.clip(values, *meant) for values in outputs))
 
         return watch
 

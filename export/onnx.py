@@ -80,7 +80,7 @@ def _converted(model: Any, handlers: Handlers | None = None) -> Any:
         redirect_stdout(io.StringIO()),
         redirect_stderr(io.StringIO()),
         stderr_held_back(),
-        logger_held_back("tf2onnx"),  # `_checked` says what it means,
+        logger_held_back("tf2onnx"),  # `_checked` says what it means
     ):
         converted, _ = tf2onnx.convert.from_function(
             function,

@@ -43,6 +43,7 @@ Ranges by squared error win nothing where channels are out of scale, and may whe
 
 MOST_FLOAT = 2
 """More layers in float than this are no repair: the network wants to be trained with int8 in mind."""
+
 WATCHED = 64
 """Calibration images that tell which layer in float takes the most error out of the heads."""
 

@@ -93,7 +93,7 @@ def viewed(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[tuple[V
     for step in range(steps_per_epoch(data, recipe)):
         chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
         mirror, shift = _mirror(recipe, first[chosen], epoch, rng), _shift(recipe, len(chosen), rng)
-        view = View(chosen, mirror, shift, _patches(recipe, data.images[chosen].shape, rng))
+        view = View(chosen, mirror, shift, _patches(recipe, (len(chosen), *data.images.shape[1:3]), rng))
         images = view.of(data.images)
         yield view, as_seen(images, recipe, rng)
 
@@ -112,13 +112,13 @@ def _shift(recipe: Recipe, n: int, rng: np.random.Generator) -> NDArray[np.int64
     return rng.integers(-recipe.shift_px, recipe.shift_px + 1, (2, n))
 
 
-def _patches(recipe: Recipe, shape: tuple[int, ...], rng: np.random.Generator) -> Patches | None:
-    """For a batch of that shape, (N, H, W, C): their areas are drawn evenly, their centres anywhere in the image."""
+def _patches(recipe: Recipe, shape: tuple[int, int, int], rng: np.random.Generator) -> Patches | None:
+    """For a batch of that shape, (N, H, W): their areas are drawn evenly, their centres anywhere in the image."""
     if not recipe.patch:
         return None
     n = shape[0]
     length = np.sqrt(rng.random(n)) * (rng.random(n) < recipe.patch)
-    rows, columns = (_span(size, length, rng) for size in shape[1:3])
+    rows, columns = (_span(size, length, rng) for size in shape[1:])
     return Patches(rng.permutation(n), rows[:, :, None] & columns[:, None, :])
 
 

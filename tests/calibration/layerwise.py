@@ -79,6 +79,29 @@ def onnx_steps(graph: Graph, plan: Plan, images: Image) -> Steps:
     return steps
 
 
+def run_tflite(content: bytes, images: Image) -> np.ndarray:
+    """The one head's real values as LiteRT computes them, an image at a time."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    (pixels,), (head,) = interpreter.get_input_details(), interpreter.get_output_details()
+    rows = []
+    for image in images:
+        interpreter.set_tensor(pixels["index"], (image ^ 0x80).view(np.int8)[None])
+        interpreter.invoke()
+        rows.append(interpreter.get_tensor(head["index"])[0].copy())
+    return _real(TensorParams(*head["quantization"]), np.stack(rows))
+
+
+def run_onnx(content: bytes, images: Image) -> np.ndarray:
+    """The same as ONNX Runtime computes them."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(None, {"pixels": image[None]})[0] for image in images])
+
+
 def _tflite_tensors(content: bytes, grids: dict[str, TensorParams], images: Image) -> Tensors:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import layerwise
 import numpy as np
-import onnxruntime
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
 from calibration.calibrate import calibrate, work
@@ -115,29 +114,14 @@ def test_channels_out_of_scale_are_repaired_and_the_files_compute_what_is_simula
         float(np.mean((values - exact) ** 2)) for values in (_logits(simulate(graph, plain, target)), found)
     )
     assert after < 0.1 * before
-    run = _tflite(tflite.int8(graph, plan)) if target == "tflite" else _onnx(onnx.int8(graph, plan))
+    if target == "tflite":
+        run = layerwise.run_tflite(tflite.int8(graph, plan), _pictures())
+    else:
+        content = onnx.int8(graph, plan)
+        assert lint.lint(content) == ()
+        run = layerwise.run_onnx(content, _pictures())
     (step,) = plan.output_steps(graph).values()
-    assert np.abs(np.concatenate([run(image) for image in _pictures()]) - found).max() <= 3 * step
-
-
-def _tflite(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    (given,), (taken,) = interpreter.get_input_details(), interpreter.get_output_details()
-
-    def run(image: np.ndarray) -> np.ndarray:
-        interpreter.set_tensor(given["index"], (image[None] ^ 0x80).view(np.int8))
-        interpreter.invoke()
-        scale, zero = taken["quantization"]
-        return scale * (interpreter.get_tensor(taken["index"]).astype(np.float32) - zero)
-
-    return run
-
-
-def _onnx(content: bytes) -> Callable[[np.ndarray], np.ndarray]:
-    assert lint.lint(content) == ()
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda image: session.run(None, {"pixels": image[None]})[0]
+    assert np.abs(run - found).max() <= 3 * step
 
 
 def test_the_progress_counts_the_layers_before_the_gates_too() -> None:

@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import keras
+import layerwise
 import numpy as np
 import onnx
-import onnxruntime
 import out_of_scale
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -245,26 +245,9 @@ def _onnx_kernels(content: bytes) -> list[np.ndarray]:
     return [a.transpose(0, 2, 3, 1).reshape(len(a), -1) for a in arrays if a.ndim == 4 and a.dtype == np.int8]
 
 
-def _run_tflite(content: bytes, images: np.ndarray) -> np.ndarray:
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    (pixels,), (head,) = interpreter.get_input_details(), interpreter.get_output_details()
-    rows = []
-    for image in images:
-        interpreter.set_tensor(pixels["index"], (image ^ 0x80).view(np.int8)[None])
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(head["index"])[0].copy())
-    return np.stack(rows)
-
-
-def _run_onnx(content: bytes, images: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {"pixels": image[None]})[0] for image in images])
-
-
 @pytest.mark.parametrize(
     ("target", "write", "run"),
-    [("tflite", to_tflite.int8, _run_tflite), ("onnx", to_onnx.int8, _run_onnx)],
+    [("tflite", to_tflite.int8, layerwise.run_tflite), ("onnx", to_onnx.int8, layerwise.run_onnx)],
 )
 def test_a_file_names_the_class_that_its_simulation_names(
     case: Case, target: str, write: Any, run: Any
