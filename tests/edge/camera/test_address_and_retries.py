@@ -18,8 +18,9 @@ from edge.camera.source import CameraSource
 from edge.errors import SourceError
 from edge.sources import open_source
 
-secrets = st.text(st.characters(codec="ascii", min_codepoint=33, max_codepoint=126), min_size=8, max_size=24)
-"""Every printable sign; long enough not to stand in the rest of an address by chance."""
+halves = st.text(st.characters(codec="ascii", min_codepoint=33, max_codepoint=126), min_size=2, max_size=11)
+secrets = st.tuples(halves, halves).map("Q7Z".join)
+"""Every printable sign. What stands between the halves is in no word of ours, as `reconnec` is in `reconnects`."""
 
 SHAPES = (
     "rtsp://viewer:{quoted}@10.0.0.5:554/main",
