@@ -12,7 +12,8 @@ from contextlib import contextmanager
 def interrupt_noted() -> Iterator[threading.Event]:
     """An event that Ctrl-C sets; the block looks at it, and KeyboardInterrupt is raised at its end.
 
-    An exception must not pass through NVIDIA's builder, and TensorFlow's converter swallows one.
+    An exception must not pass through NVIDIA's builder; TensorFlow's converter swallows one, and a training step may
+    swallow it or crash.
     """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():

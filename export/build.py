@@ -15,6 +15,7 @@ import click
 
 from edge.bundle import PRECISIONS, Artefact, Bundle, Precision
 from edge.files import whole_file
+from edge.interrupt import interrupt_noted
 from edge.runners.cuda import Device
 from edge.runners.plans import (
     Identity,
@@ -29,7 +30,6 @@ from edge.runners.plans import (
     read_plan,
 )
 from export.builder import build_apart
-from export.interrupt import interrupt_noted
 from export.progress import in_words, remaining_s
 from export.tensorrt import OnStep, Plan, device_to_build_for
 

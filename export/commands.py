@@ -17,7 +17,7 @@ from calibration.plan import Plan
 from edge.bundle import FORMATS, PRECISIONS, Bundle, InputSpec, Precision
 from edge.errors import CheckFailed, InputError
 from edge.files import sha256
-from export.interrupt import interrupt_noted
+from edge.interrupt import interrupt_noted
 from export.proof import METRIC_NAMES, open_proof
 from export.reference import compared_with
 from train.card import Card, card_path, read_card

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import keras
 
 from edge.bundle import TaskName
+from edge.interrupt import interrupt_noted
 from train.card import DataCard, Origin
 from train.checkpoint import State, load_checkpoint, save_checkpoint
 from train.divergence import Alarm
@@ -178,11 +179,21 @@ def cosine(recipe: AnyRecipe, steps: int) -> keras.optimizers.schedules.Learning
 
 
 def _train_epoch(run: _Run, epoch: int, watcher: Watcher) -> None:
-    """The epoch's batches, from where a checkpoint broke it off; `run.metrics` end as its means."""
+    """The epoch's batches, from where a checkpoint broke it off; `run.metrics` end as its means.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed; between two batches.
+    """
     lesson = run.lesson
     done = run.step - epoch * lesson.steps
-    with closing(lesson.batches(epoch, done)) as batches, closing(_one_ahead(batches)) as ready:
+    with (
+        interrupt_noted() as stopped,
+        closing(lesson.batches(epoch, done)) as batches,
+        closing(_one_ahead(batches)) as ready,
+    ):
         for inputs, targets in ready:
+            if stopped.is_set():
+                break
             run.save_when_due()
             run.model.reset_metrics()  # Not every version of Keras starts anew with each batch.
             with memory_errors_told(len(inputs)):

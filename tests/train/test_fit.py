@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,6 +64,26 @@ def test_the_same_seed_gives_the_same_weights(
     assert weights_sha256(again.model) == weights_sha256(unbroken[0].model)
     other = fit(ClassifierLesson(replace(RECIPE, seed=1), digits, None), tmp_path / "x.keras", Recorder())
     assert weights_sha256(other.model) != weights_sha256(unbroken[0].model)
+
+
+def test_ctrl_c_during_a_batch_waits_for_its_end(
+    digits: LabelledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow may swallow an exception that a signal raises within it, or crash."""
+    plain, ended, before = keras.Model.train_on_batch, [], signal.getsignal(signal.SIGINT)
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append(plain(*args, **kwargs))
+        return ended[-1]
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", interrupted)
+    recorder = Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        fit(ClassifierLesson(RECIPE, digits, None), tmp_path / "x.keras", recorder)
+    assert recorder.steps == [1]
+    assert len(ended) == 1
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize("stop", [30, 44, 45, 131])
