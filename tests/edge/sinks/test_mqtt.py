@@ -375,7 +375,7 @@ def test_files_and_variables_that_are_not_there_are_named(
     assert broker.password.get_secret_value() == "opensesame"
 
 
-@given(st.text(min_size=8).filter(lambda text: text.strip("*")))
+@given(st.text(min_size=5).map(lambda text: f"{text}Q7Z"))  # In no word of ours, as `username` is.
 def test_no_password_shows_in_any_text_of_the_settings(password: str) -> None:
     made = MqttSettings(host="broker", username="camera", password=password)
     shown = f"{made!r} {made} {made.model_dump()} {made.model_dump_json()}"
