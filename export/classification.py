@@ -30,10 +30,6 @@ JUDGED = 5_000
 """Training images on which repairs are judged: where int8 changes one label in twenty, its drop on 2,000 of them varies
 by half a point. 1.6 s a simulation of a network of 118 M MACs for each thousand, on two cores."""
 
-SURER = 0.5
-"""A network is surer of images that it was trained on: int8 changes the label of fewer of them
-(`models/cifar10-base.keras`, TFLite: 0.3 % of 1,000). So only half of the loss is allowed there."""
-
 
 @dataclass(frozen=True)
 class Classification:
@@ -84,7 +80,7 @@ class Classification:
         def drop(simulation: Any) -> float:
             return 100 * (right - keras_top1(simulation, images).right) / len(images)
 
-        return Judge(len(images), drop, SURER)
+        return Judge(len(images), drop)
 
     def measure(self, model: Any, bundle: Bundle, advance: Advance) -> tuple[Metrics, ...]:
         """Top-1 of each artefact against the Keras model's."""
