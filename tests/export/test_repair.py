@@ -86,7 +86,7 @@ def test_without_an_allowance_the_measured_drop_decides(n: int, drop: float) -> 
 def hard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A depthwise network for the digits, trained, then brought out of scale, which changes nothing in float."""
     model = out_of_scale.trained(epochs=12)
-    out_of_scale.sabotage(model, octaves=3)
+    out_of_scale.sabotage(model, octaves=4)
     path = tmp_path_factory.mktemp("hard") / "hard.keras"
     model.save(path)
     return path
