@@ -17,11 +17,6 @@ Advance = Callable[[int], None]
 """Told how many pictures went through one more model."""
 
 
-SURER = 0.5
-"""A network is surer of images that it was trained on: int8 changes the label of fewer of them
-(`models/cifar10-base.keras`, TFLite: 0.3 % of 1,000). So only half of the loss is allowed there."""
-
-
 @dataclass(frozen=True)
 class Judge:
     """Tells what int8 costs before the proof, on training images that were not calibrated on.
@@ -29,12 +24,10 @@ class Judge:
     Attributes:
         images: how many.
         drop: of a simulation, as `calibration.simulate` builds it: the loss of the task's metric, in points.
-        share: of the largest loss allowed, what it may lose here.
     """
 
     images: int
     drop: Callable[[Any], float]
-    share: float = SURER
 
 
 METRIC_NAMES = {"top1": "top-1", "ap50": "AP50"}
