@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.interrupt import interrupt_noted
+
 STEP = 1e-6
 VARIABLES, WEIGHTS = 12, 2
 """At most so many variables are tried, spread over the network, and in each so many weights."""
@@ -64,7 +66,7 @@ def gradient_error(
 def _worst(model: keras.Model, inputs: Array, targets: Array) -> Gradients | None:
     variables = model.trainable_variables
     before = _values(variables)
-    model.train_on_batch(inputs, targets)
+    _step(model, inputs, targets)
     gradients = [old - new for old, new in zip(before, _values(variables), strict=True)]
     if gradients[0].dtype != np.float64:
         return None
@@ -105,9 +107,15 @@ def _numeric(model: Any, variable: Any, value: Array, index: int, inputs: Array,
         moved = value.copy()
         moved.flat[index] += step
         variable.assign(moved)
-        losses.append(float(model.train_on_batch(inputs, targets, return_dict=True)["loss"]))
+        losses.append(_step(model, inputs, targets))
     variable.assign(value)
     return (losses[0] - losses[1]) / (2 * STEP)
+
+
+def _step(model: Any, inputs: Array, targets: Array) -> float:
+    """The loss before a step of the optimiser."""
+    with interrupt_noted():
+        return float(model.train_on_batch(inputs, targets, return_dict=True)["loss"])
 
 
 def _difference(analytic: float, numeric: float) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import CheckFailed
+from edge.interrupt import interrupt_noted
 from train.activations import Activation, activations
 from train.fit import Lesson
 from train.gradient import gradient_error
@@ -221,7 +222,8 @@ def _overfit(lesson: Lesson, examples: Examples) -> Finding:
     right = 0.0
     for step in range(1, STEPS + 1):
         model.reset_metrics()
-        logs = model.train_on_batch(inputs, targets, return_dict=True)
+        with interrupt_noted():
+            logs = model.train_on_batch(inputs, targets, return_dict=True)
         right = float(logs["accuracy"])
         if right == 1.0:
             return Finding("overfitting", True, f"{len(inputs)} examples known by heart after {step} steps")

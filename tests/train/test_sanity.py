@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from keras import layers, ops
 
 from edge.errors import CheckFailed, InputError
+from train import sanity as checks
 from train.activations import activations
 from train.card import weights_sha256
 from train.classifier import ClassifierLesson
@@ -53,6 +56,25 @@ def test_a_sound_recipe_passes_all(digits: LabelledImages) -> None:
     assert "20 examples" in by_name(sanity)["overfitting"].found
     assert [row.layer for row in sanity.layers] == ["conv1", "conv2", "dense1", "dense2"]
     sanity.require()
+
+
+@pytest.mark.parametrize("check", ["_gradient", "_overfit"])
+def test_ctrl_c_waits_for_the_end_of_a_step(
+    check: str, digits: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorFlow may swallow an exception that a signal raises within it, or crash."""
+    plain, ended = keras.Model.train_on_batch, []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        ended.append(plain(*args, **kwargs))
+        return ended[-1]
+
+    monkeypatch.setattr(keras.Model, "train_on_batch", interrupted)
+    plain_lesson = lesson(digits)
+    with pytest.raises(KeyboardInterrupt):
+        getattr(checks, check)(plain_lesson, checks._examples(plain_lesson, 20))
+    assert len(ended) == 1
 
 
 def small_head(height: int, width: int, classes: int) -> keras.Model:
