@@ -55,7 +55,7 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
         covered = coverage(graph, plan, samples.held_out) if samples.held_out is not None else {}
     except SightlineError as error:
         raise click.UsageError(str(error)) from error
-    Console().print(_table(plan.prepared(graph), plan, covered))
+    Console().print(_table(plan.prepared(graph, "tflite"), plan, covered))
     if rows:
         Console().print(_harm(rows))
     for doubt in doubts(samples, covered):

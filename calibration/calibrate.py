@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +15,13 @@ from calibration.plan import Plan, equalisable, packed, range_plan, with_bias
 from calibration.samples import Samples
 from calibration.settings import Settings
 from calibration.walk import Stage, run, walk
+from edge.bundle import FORMATS, Format
+
+LEARNS: Format = FORMATS[0]
+"""The target whose network AdaRound watches: both carry the same integers."""
 
 LEARNING, CORRECTING = 64, 4
-"""What a layer of each repair counts in a progress bar, in images watched."""
+"""What a layer of each repair counts in a progress bar, in images watched; a correction once for each target."""
 
 
 def calibrate(
@@ -30,6 +33,8 @@ def calibrate(
 ) -> Plan:
     """Decide everything, in this order: equalisation, ranges, and layer by layer AdaRound and bias correction.
 
+    AdaRound learns one set of integers, on what TFLite's network gives. Biases are corrected for each target by itself.
+
     Args:
         graph: folded.
         progress: told of parts of `work(...)`.
@@ -38,54 +43,74 @@ def calibrate(
         InputError: images of another size than the model's input, or values that no range can hold.
     """
     plan = range_plan(graph, samples, settings, preprocessing, progress)
-    if not (settings.adaround or settings.bias_correction):
-        return plan
-    repairs = _Repairs(plan.prepared(graph), plan, lambda: progress(_layer_work(settings)))
-    walk(graph, plan, samples.images, repairs.of)
-    return plan.model_copy(update={"rounding": repairs.rounding, "bias_shifts": repairs.shifts})
+    for target in _walks(settings):
+        repairs = _Repairs(plan.prepared(graph, target), plan, target, progress)
+        walk(graph, plan, samples.images, target, repairs.of)
+        plan = repairs.plan
+    return plan
 
 
 def work(graph: Graph, images: int, settings: Settings) -> int:
     """The total of a progress bar for `calibrate`."""
     layers = sum(node.kind in WEIGHTED for node in equalisable(graph, settings).nodes)
-    return images + layers * _layer_work(settings)
+    return images + layers * sum(_layer_work(settings, target) for target in _walks(settings))
 
 
-def _layer_work(settings: Settings) -> int:
-    return LEARNING * settings.adaround + CORRECTING * settings.bias_correction
+def _walks(settings: Settings) -> tuple[Format, ...]:
+    """The targets whose networks have to be walked through."""
+    if settings.bias_correction:
+        return FORMATS
+    return (LEARNS,) if settings.adaround else ()
+
+
+def _layer_work(settings: Settings, target: Format) -> int:
+    return LEARNING * _learns(settings, target) + CORRECTING * settings.bias_correction
+
+
+def _learns(settings: Settings, target: Format) -> bool:
+    return settings.adaround and target == LEARNS
 
 
 @dataclass
 class _Repairs:
-    """Made layer by layer, each on what the repaired layers before it give."""
+    """Made layer by layer, each on what the repaired layers before it give.
+
+    Attributes:
+        graph: prepared; before: the plan that the walk follows.
+    """
 
     graph: Graph
-    plan: Plan
-    advance: Callable[[], None]
+    before: Plan
+    target: Format
+    progress: Progress
     rounding: dict[str, str] = field(default_factory=dict)
     shifts: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
+    @property
+    def plan(self) -> Plan:
+        """The plan with what this walk found."""
+        rounding, shifts = self.before.rounding | self.rounding, dict(self.before.bias_shifts)
+        if self.shifts:
+            shifts[self.target] = self.shifts
+        return self.before.model_copy(update={"rounding": rounding, "bias_shifts": shifts})
+
     def of(self, stage: Stage) -> Node:
         """The layer as the int8 network goes on with it; one that stays in float needs no repair."""
-        if stage.node.name in self.plan.float_layers:
-            self.advance()
-            return stage.node
-        rounded = stage.rounded
-        if self.plan.settings.adaround:
-            rounded = self._learnt(stage)
-        if self.plan.settings.bias_correction:
-            rounded = self._corrected(stage, rounded)
-        self.advance()
-        return rounded
+        settings, used = self.before.settings, stage.node
+        if stage.node.name not in self.before.float_layers:
+            used = self._learnt(stage) if _learns(settings, self.target) else stage.rounded
+            used = self._corrected(stage, used) if settings.bias_correction else used
+        self.progress(_layer_work(settings, self.target))
+        return used
 
     def _learnt(self, stage: Stage) -> Node:
         name = stage.node.name
-        scales = np.array(self.plan.kernel_scales[name], np.float32)
+        scales = np.array(self.before.kernel_scales[name], np.float32)
         up = learn_rounding(stage, _clip(self.graph, stage.node), scales)
         if up is None:
             return stage.rounded
         self.rounding[name] = packed(up)
-        return self.plan.model_copy(update={"rounding": self.rounding}).with_rounded_kernel(stage.node)
+        return self.plan.with_rounded_kernel(stage.node)
 
     def _corrected(self, stage: Stage, rounded: Node) -> Node:
         """Take the mean error of each channel out of its bias (Nagel et al. 2019, arXiv 1906.04721, section 4.2).

@@ -66,7 +66,7 @@ def coverage(
         images: held-out ones, uint8 (N, H, W, 3).
     """
     tallies: dict[str, _Tally] = {name: _Tally() for name in plan.ranges}
-    ready = plan.prepared(graph)
+    ready = plan.prepared(graph, "tflite")
     limits = {node.name: widest(ready, node) for node in ready.nodes}
     for name, given in outputs(ready, images, progress):
         low, high = plan.ranges[name]

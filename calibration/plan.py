@@ -47,7 +47,8 @@ class Plan(BaseModel):
         ranges: of each measured node's output, in real units.
         kernel_scales: of each convolution, one an output channel, in real units a step.
         equalised: of a convolution, what each output channel was divided by, see `calibration.equalise`.
-        bias_shifts: of a convolution, what is added to each output channel's bias.
+        bias_shifts: by target, of a convolution, what is added to each output channel's bias: the errors that it takes
+            back are those of where that target rounds.
         rounding: of a convolution, which weights round up: bits in the kernel's order, packed, as base64.
             A convolution that is not named rounds to the nearest.
         samples: how many images were watched; sample_ids: which ones; source: where they came from.
@@ -60,7 +61,7 @@ class Plan(BaseModel):
     ranges: dict[str, Range]
     kernel_scales: dict[str, Values]
     equalised: dict[str, Values] = {}
-    bias_shifts: dict[str, Values] = {}
+    bias_shifts: dict[Format, dict[str, Values]] = {}
     rounding: dict[str, str] = {}
     samples: int
     sample_ids: tuple[str, ...] = ()
@@ -132,8 +133,8 @@ class Plan(BaseModel):
         nodes = {head: graph[name] for head, name in graph.outputs.items()}
         return {head: self.params(graph, node, "tflite").scale for head, node in nodes.items()}
 
-    def prepared(self, graph: Graph) -> Graph:
-        """The folded graph with its float repairs: equalised, biases shifted. What is rounded is this.
+    def prepared(self, graph: Graph, target: Format) -> Graph:
+        """The folded graph with its float repairs: equalised, biases shifted. What the target rounds is this.
 
         A layer that stays in float keeps its bias: the shift was for the errors of its rounded kernel.
 
@@ -144,15 +145,15 @@ class Plan(BaseModel):
         repaired = equalised(equalisable(graph, self.settings), self.equalised)
         shifts = {
             name: np.array(shift, np.float32)
-            for name, shift in self.bias_shifts.items()
+            for name, shift in self.bias_shifts.get(target, {}).items()
             if name not in self.float_layers
         }
         nodes = (with_bias(n, shifts[n.name]) if n.name in shifts else n for n in repaired.nodes)
         return replace(repaired, nodes=tuple(nodes))
 
-    def rounded(self, graph: Graph) -> Graph:
+    def rounded(self, graph: Graph, target: Format) -> Graph:
         """The prepared graph with every int8 kernel at the real values that its integers stand for."""
-        ready = self.prepared(graph)
+        ready = self.prepared(graph, target)
         return replace(ready, nodes=tuple(map(self.with_rounded_kernel, ready.nodes)))
 
     def with_rounded_kernel(self, node: Node) -> Node:

@@ -34,7 +34,7 @@ def simulate(graph: Graph, plan: Plan, target: Format, batch: int | None = None,
         fenced: for TFLite's converter, which rounds every layer that stands between two roundings: the input
             of each that stays in float goes through a Floor, which has no int8 form. The exporter takes it out.
     """
-    rounded = plan.rounded(graph)
+    rounded = plan.rounded(graph, target)
     if target == "onnx":
         return build(rounded, _tensorrt_call(rounded, plan), batch)
     uneven = replace(rounded, nodes=tuple(map(_with_uneven_bias, rounded.nodes)))

@@ -1,4 +1,4 @@
-"""The float network and the int8 network side by side, one layer at a time, on the same images.
+"""The float network and a target's int8 network side by side, one layer at a time, on the same images.
 
 Repairs that look at data need, for each layer in its turn, what it is given in float and what it is given in int8,
 all layers before it being repaired already. One walk over the graph gives both, and holds only those tensors
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,9 @@ from calibration.graph import Graph, Node, call_layer, make_layer
 from calibration.observers import batches
 from calibration.plan import Plan
 from calibration.quantize import TensorParams
-from calibration.rounding import rounded_nodes
+from calibration.rounding import rounded_inputs, rounded_nodes
 from calibration.samples import Pictures
+from edge.bundle import Format
 
 Values = NDArray[np.float32]
 
@@ -38,7 +40,8 @@ class Stage:
 
     Attributes:
         node: prepared, in float; rounded: the same as the plan rounds it.
-        exact, given: its input, float32 (n, H, W, C), in the float network and in the int8 network so far.
+        exact, given: its input, float32 (n, H, W, C), in the float network and in the int8 network so far; the
+            latter rounded as the layer reads it.
     """
 
     node: Node
@@ -51,15 +54,15 @@ Repair = Callable[[Stage], Node]
 """Gives the convolution that the int8 network goes on with."""
 
 
-def walk(graph: Graph, plan: Plan, images: Pictures, repair: Repair) -> None:
+def walk(graph: Graph, plan: Plan, images: Pictures, target: Format, repair: Repair) -> None:
     """Take some of the images through both networks.
 
     Args:
-        graph: folded; `plan` says how it is prepared and rounded, as TFLite does.
+        graph: folded; `plan` says how it is prepared, and rounded where the target does.
         images: evenly spaced ones among them walk, as many as the memory is meant for.
     """
-    ready = plan.prepared(graph)
-    rounds = {node.name for node in rounded_nodes(ready, plan.float_layers)}
+    ready = plan.prepared(graph, target)
+    places = _Places(ready, plan, target)
     pixels = np.concatenate(list(batches(images[:: _stride(ready, len(images))])))
     first = ready.nodes[0]
     exact: dict[str, Values] = {first.name: pixels}
@@ -67,14 +70,12 @@ def walk(graph: Graph, plan: Plan, images: Pictures, repair: Repair) -> None:
     left = {node.name: len(ready.consumers(node.name)) for node in ready.nodes}
     for node in ready.nodes[1:]:
         inputs = [[network[name] for name in node.inputs] for network in (exact, given)]
+        inputs[1] = places.read(node, inputs[1])
         used = node
         if node.kind in WEIGHTED:
             used = repair(Stage(node, plan.with_rounded_kernel(node), inputs[0][0], inputs[1][0]))
         exact[node.name] = run(node, inputs[0])
-        values = run(used, inputs[1])
-        given[node.name] = (
-            plan.params(ready, node, "tflite").rounded(values) if node.name in rounds else values
-        )
+        given[node.name] = places.gave(node, run(used, inputs[1]))
         for name in node.inputs:
             left[name] -= 1
             if not left[name]:
@@ -94,6 +95,36 @@ def run(node: Node, inputs: list[Values], grid: TensorParams | None = None) -> V
         values = np.asarray(call_layer(layer, [x[part] for x in inputs]))
         found[part] = values if grid is None else grid.rounded(values)
     return found
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where a target rounds: TFLite what a layer gives, TensorRT what it reads."""
+
+    graph: Graph
+    plan: Plan
+    target: Format
+
+    def read(self, node: Node, inputs: list[Values]) -> list[Values]:
+        if self.target == "tflite":
+            return inputs
+        rounds = rounded_inputs(self.graph, node, self.plan.float_layers)
+        return [
+            self._grid(self.graph[name]).rounded(values) if index in rounds else values
+            for index, (name, values) in enumerate(zip(node.inputs, inputs, strict=True))
+        ]
+
+    def gave(self, node: Node, values: Values) -> Values:
+        return self._grid(node).rounded(values) if node.name in self._rounded else values
+
+    @cached_property
+    def _rounded(self) -> frozenset[str]:
+        if self.target == "onnx":
+            return frozenset()
+        return frozenset(node.name for node in rounded_nodes(self.graph, self.plan.float_layers))
+
+    def _grid(self, node: Node) -> TensorParams:
+        return self.plan.params(self.graph, node, self.target)
 
 
 def _stride(graph: Graph, images: int) -> int:

@@ -80,7 +80,7 @@ def examine(job: Job, plan: Plan, record: Record, progress: Progress) -> Int8:
         covered = coverage(job.graph, plan, samples.held_out, lambda done: progress(PHASE, done, total))
     rows = layer_rows(job.graph, plan, images, target)
     progress(PHASE, len(images), total)
-    prepared, words = plan.prepared(job.graph), doubts(samples, covered)
+    prepared, words = plan.prepared(job.graph, target), doubts(samples, covered)
     return Int8(prepared, plan, covered, words, rows, len(images), target, record)
 
 

@@ -242,7 +242,7 @@ def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
 
     rounded = [
         node
-        for node in plan.rounded(graph).nodes
+        for node in plan.rounded(graph, "onnx").nodes
         if node.kind in WEIGHTED and node.name not in plan.float_layers
     ]
     scales = {_onnx_kernel(node).tobytes(): plan.kernel_scales[node.name] for node in rounded}

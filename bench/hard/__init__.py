@@ -1,1 +1,1 @@
-"""Classifiers of CIFAR-10 that are hard to quantize, really trained: for `bench/quantization.py`."""
+"""Networks that are hard to quantize, really trained: for `bench/quantization.py`, `bench/repairs.py` and tests."""

@@ -117,10 +117,12 @@ def test_tensorrt_rounds_nothing_for_a_float_layer_nor_for_the_addition_fused_wi
 
 
 def test_a_float_layer_keeps_its_own_kernel_and_bias(graph: Graph, plan: Plan) -> None:
-    shifted = plan.model_copy(update={"bias_shifts": {"spoilt": (1.0,) * 8}}).in_float("spoilt")
-    for mine, its in zip(shifted.rounded(graph)["spoilt"].weights, graph["spoilt"].weights, strict=True):
+    shifted = plan.model_copy(update={"bias_shifts": {"tflite": {"spoilt": (1.0,) * 8}}}).in_float("spoilt")
+    for mine, its in zip(
+        shifted.rounded(graph, "tflite")["spoilt"].weights, graph["spoilt"].weights, strict=True
+    ):
         np.testing.assert_array_equal(mine, its)
-    assert not np.array_equal(shifted.rounded(graph)["stem"].weights[0], graph["stem"].weights[0])
+    assert not np.array_equal(shifted.rounded(graph, "tflite")["stem"].weights[0], graph["stem"].weights[0])
 
 
 def test_an_unknown_layer_is_refused_with_the_nearest_names(graph: Graph, plan: Plan) -> None:
@@ -135,7 +137,8 @@ def test_an_unknown_layer_is_refused_with_the_nearest_names(graph: Graph, plan: 
 def test_a_calibration_repairs_what_is_rounded_alone(graph: Graph, images: np.ndarray) -> None:
     asked = Settings(method="minmax", bias_correction=True, float_layers=("spoilt",))
     made = calibrate(graph, Samples(images, "made"), asked)
-    assert set(made.bias_shifts) == {"stem", "depthwise", "head"}
+    for shifts in (made.bias_shifts["tflite"], made.bias_shifts["onnx"]):
+        assert set(shifts) == {"stem", "depthwise", "head"}
     assert made.float_layers == ("spoilt",)
     assert made.provenance.method == "minmax, bias correction, in float: spoilt"
 

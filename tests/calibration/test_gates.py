@@ -175,11 +175,10 @@ def test_what_only_a_sigmoid_reads_reaches_no_further_than_it_tells_values_apart
     """And neither held-out images that go further, nor the noise that this makes, are held against it."""
     graph = _graph("swish")
     plan = calibrate(graph, Samples(_pictures(), "made"), Settings(method="minmax", **THROUGH))
-    names = [node.name for node in plan.prepared(graph).nodes if rescales(node)]
+    ready = plan.prepared(graph, "tflite")
+    names = [node.name for node in ready.nodes if rescales(node)]
     assert {plan.ranges[name] for name in names} == {(-6.3, 6.3)}
-    gates = [
-        node.inputs[0] for node in plan.prepared(graph).nodes if node.config.get("activation") == "sigmoid"
-    ]
+    gates = [node.inputs[0] for node in ready.nodes if node.config.get("activation") == "sigmoid"]
     assert set(gates) == set(names)
     covered = coverage(graph, plan, 255 - _pictures())
     assert {covered[name].outside for name in names} == {0.0}

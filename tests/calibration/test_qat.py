@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import out_of_scale
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
@@ -17,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
 
+from bench.hard import out_of_scale
 from calibration import quantize
 from calibration.fold import fold
 from calibration.graph import Graph, Node, infer, read

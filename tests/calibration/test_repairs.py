@@ -10,11 +10,11 @@ import keras
 import layerwise
 import numpy as np
 import onnx
-import out_of_scale
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 
+from bench.hard import out_of_scale
 from calibration.calibrate import calibrate, work
 from calibration.equalise import equalised, equalising_factors, unequalised
 from calibration.fold import WEIGHTED, fold
@@ -95,10 +95,11 @@ def test_adaround_improves_even_what_is_equalised(case: Case) -> None:
     assert case.error(equalise=True, adaround=True) < 0.8 * case.error(equalise=True)
 
 
-def test_bias_correction_takes_the_mean_error_out(case: Case) -> None:
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_bias_correction_takes_the_mean_error_out(case: Case, target: Any) -> None:
     def bias_of_head(plan: Plan) -> np.ndarray:
         exact = infer(case.model, normalise(case.samples.images[:]))["logits"]
-        found = infer(simulate(case.graph, plan, "tflite"), normalise(case.samples.images[:]))["logits"]
+        found = infer(simulate(case.graph, plan, target), normalise(case.samples.images[:]))["logits"]
         return np.abs((found - exact).mean(axis=0))
 
     before, after = bias_of_head(case.plan()), bias_of_head(case.plan(bias_correction=True))
@@ -200,7 +201,7 @@ def test_both_targets_carry_the_learnt_integers(case: Case) -> None:
     """AdaRound's integers are the plan's, TFLite's and ONNX's, weight by weight."""
     plan = case.plan(equalise=True, adaround=True)
     assert plan.rounding  # some layers learnt something
-    ready = plan.prepared(case.graph)
+    ready = plan.prepared(case.graph, "tflite")
     wanted = {}
     for node in ready.nodes:
         if node.kind in WEIGHTED:
@@ -272,7 +273,8 @@ def test_a_plan_with_all_repairs_survives_its_file(case: Case, tmp_path: Any) ->
     np.testing.assert_array_equal(one, other)
 
 
-def test_a_walk_computes_what_both_networks_compute(case: Case) -> None:
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_a_walk_computes_what_both_networks_compute(case: Case, target: Any) -> None:
     stages = {}
 
     def keep(stage: Stage) -> Node:
@@ -280,11 +282,11 @@ def test_a_walk_computes_what_both_networks_compute(case: Case) -> None:
         return stage.rounded
 
     plan, images = case.plan(equalise=True), case.samples.images
-    walk(case.graph, plan, images, keep)
+    walk(case.graph, plan, images, target, keep)
     last, pixels = stages["head"], normalise(images[:])
     wanted = infer(case.model, pixels)["logits"]
     np.testing.assert_allclose(_dense(last.node, last.exact), wanted, atol=1e-3)
-    simulated = infer(simulate(case.graph, plan, "tflite"), pixels)["logits"]
+    simulated = infer(simulate(case.graph, plan, target), pixels)["logits"]
     step = plan.output_steps(case.graph)["logits"]
     assert (np.abs(_dense(last.rounded, last.given) - simulated) <= step).mean() > 0.99
 
@@ -305,7 +307,7 @@ def test_a_walk_takes_as_many_images_as_its_memory_is_meant_for(
 
     # At the fullest moment an image holds 8 x 8 places with 16 channels twice, in two networks, 4 bytes each.
     monkeypatch.setattr("calibration.walk.MEMORY_BYTES", 10 * 2 * 4 * 2 * 8 * 8 * 24)
-    walk(case.graph, case.plan(), case.samples.images, keep)
+    walk(case.graph, case.plan(), case.samples.images, "tflite", keep)
     assert set(sizes) == {10}
 
 

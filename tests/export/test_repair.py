@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import out_of_scale
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.hard import out_of_scale
 from calibration.plan import Plan
 from edge.bundle import Bundle, Metrics
 from edge.errors import CheckFailed
