@@ -53,7 +53,9 @@ def calibrate(
 def work(graph: Graph, images: int, settings: Settings) -> int:
     """The total of a progress bar for `calibrate`."""
     layers = sum(node.kind in WEIGHTED for node in equalisable(graph, settings).nodes)
-    return images + layers * sum(_layer_work(settings, target) for target in _walks(settings))
+    return images * (1 + settings.equalise) + layers * sum(
+        _layer_work(settings, target) for target in _walks(settings)
+    )
 
 
 def _walks(settings: Settings) -> tuple[Format, ...]:

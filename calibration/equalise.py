@@ -1,9 +1,13 @@
 """Cross-layer equalisation: the channels between layers brought to one scale, the function unchanged.
 
 ReLU(s * x) is s * ReLU(x) for s > 0. So a channel's kernel and bias may be divided by s, if what reads the channel
-is multiplied by s. With r1 and r2 the largest weights that make and read channel i, s = sqrt(r1 / r2) gives
-both the same range (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
-Correction", arXiv 1906.04721, section 4.1). A small channel then is not lost in the one step of its tensor.
+is multiplied by s (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", arXiv
+1906.04721, section 4.1). A small channel then is not lost in the one step of its tensor.
+
+What makes a channel has a scale for each of them and loses nothing by any s. What reads them has one scale for all, so
+that s weighs how far a channel reaches, on calibration images, against the weights that read it: reach^a / weight^(1-a)
+(Xiao et al. 2022, "SmoothQuant", arXiv 2211.10438, equation 4). Before a depthwise kernel, which has a scale for each
+channel again, that is the reach.
 
 Between the two may stand ReLU, leaky or not, pools, padding, cropping, upsampling, and a product with something that
 has a scale of its own, as that of squeeze-excite. All layers that make the terms of a sum share one scale, and all that
@@ -28,16 +32,16 @@ from calibration.quantize import by_channel
 Factors = Mapping[str, tuple[float, ...]]
 """By the name of the layer that makes the channels, what each of them is divided by."""
 
-SWEEPS = 100
-CLOSE = 1.01
-"""Sweeps over all pairs end when no factor is further from 1."""
+SHARE = 0.7
+"""The exponent a. Activations lose more than weights: few of their values are near the largest."""
 
 LARGEST = 2.0**16
-"""Of a factor in all: beyond, a channel is dead, not small."""
+"""Of a factor: beyond, a channel is dead, not small."""
 
 _LETS_THROUGH = POOLS | {"LeakyReLU", "ZeroPadding2D", "Cropping2D", "UpSampling2D"}
 
 Kernel = NDArray[np.float64]
+Reach = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -48,26 +52,26 @@ class Channels:
     readers: tuple[Node, ...]
 
 
-def equalising_factors(graph: Graph) -> dict[str, tuple[float, ...]]:
-    """The factors that equalise a folded graph, by maker; empty where there is nothing to equalise."""
-    weights = {node.name: np.abs(_kernel(node)) for node in graph.nodes if node.kind in WEIGHTED}
-    scaled = channels_of(graph)
-    total = [np.ones(_width(channels.makers[0])) for channels in scaled]
-    for _ in range(SWEEPS):
-        largest = 1.0
-        for channels, before in zip(scaled, total, strict=True):
-            factor = _factor(weights, channels, before)
-            before *= factor
-            _scale(weights, channels, factor)
-            largest = max(largest, float(np.maximum(factor, 1 / factor).max()))
-        if largest < CLOSE:
-            break
-    return {
-        maker.name: tuple(map(float, factor))
-        for channels, factor in zip(scaled, total, strict=True)
-        for maker in channels.makers
-        if (factor != 1).any()
-    }
+def equalising_factors(graph: Graph, reach: Mapping[str, Reach]) -> dict[str, tuple[float, ...]]:
+    """The factors that equalise a folded graph, by maker; empty where there is nothing to equalise.
+
+    Args:
+        reach: by measured node, the largest magnitude of each channel, see `calibration.observers.reach`.
+    """
+    spaces = _Spaces(graph)
+    found: dict[str, tuple[float, ...]] = {}
+    for channels in channels_of(graph):
+        root, width = spaces.root(channels.makers[0].name), _width(channels.makers[0])
+        tensors = [
+            values for name, values in reach.items() if spaces.root(name) == root and len(values) == width
+        ]
+        # What only rescales for a gate has a scale for each channel, and the gate suffers no loss from any.
+        readers = [reader for reader in channels.readers if not rescales(reader)] or channels.readers
+        weights = [_weight(reader, _read_by(graph, reader, reach)) for reader in readers]
+        factor = _factor(np.max(tensors, axis=0).astype(np.float64), np.max(weights, axis=0))
+        if (factor != 1).any():
+            found |= {maker.name: tuple(map(float, factor)) for maker in channels.makers}
+    return found
 
 
 def equalised(graph: Graph, factors: Factors) -> Graph:
@@ -187,18 +191,37 @@ def _homogeneous(node: Node) -> bool:
     return (is_relu(node) and unbounded) or node.kind in _LETS_THROUGH
 
 
-def _factor(weights: dict[str, Kernel], channels: Channels, before: Kernel) -> Kernel:
-    """sqrt(r1 / r2) by channel; 1 for a channel that is zero on either side.
-
-    What only rescales for a gate has a scale for each channel, and suffers no loss from any.
-    """
-    made = np.max([by_channel(maker, weights[maker.name]).max(axis=0) for maker in channels.makers], axis=0)
-    counted = [reader for reader in channels.readers if not rescales(reader)] or channels.readers
-    read = np.max([_by_input(reader, weights[reader.name]).max(axis=(0, 2)) for reader in counted], axis=0)
-    alive = (made > 0) & (read > 0)
-    factor = np.sqrt(np.divide(made, read, out=np.ones_like(made), where=alive))
-    bounded: Kernel = np.clip(factor * before, 1 / LARGEST, LARGEST) / before
+def _factor(reach: Kernel, weight: Kernel) -> Kernel:
+    """By channel, their geometric mean 1; 1 for a channel that is zero, or that no weight reads."""
+    alive = (reach > 0) & (weight > 0)
+    if not alive.any():
+        return np.ones_like(reach)
+    factor = np.where(alive, reach, 1) ** SHARE / np.where(alive, weight, 1) ** (1 - SHARE)
+    factor /= np.exp(np.log(factor[alive]).mean())
+    bounded: Kernel = np.where(alive, np.clip(factor, 1 / LARGEST, LARGEST), 1)
     return bounded
+
+
+def _weight(reader: Node, reach: Kernel) -> Kernel:
+    """How much of any one output a unit of each channel makes, relative to what all channels make of it.
+
+    Relative, because each output channel has a scale of its own; so it is the same however the network's channels were
+    scaled. Of a depthwise kernel it is one over the reach.
+    """
+    energy = np.square(_by_input(reader, _kernel(reader))).sum(axis=0)
+    made = energy * np.square(reach)[:, None]
+    whole = made if reader.kind == "DepthwiseConv2D" else made.sum(axis=0, keepdims=True)
+    share = np.divide(energy, whole, out=np.zeros_like(energy), where=whole > 0)
+    largest: Kernel = np.sqrt(share).max(axis=1)
+    return largest
+
+
+def _read_by(graph: Graph, reader: Node, reach: Mapping[str, Reach]) -> Kernel:
+    """The reach of what a layer reads: that of the measured node from which it has its range."""
+    name = reader.inputs[0]
+    while name not in reach:
+        name = graph[name].inputs[0]
+    return reach[name].astype(np.float64)
 
 
 def _scale(kernels: dict[str, Kernel], channels: Channels, factor: Kernel) -> None:

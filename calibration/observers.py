@@ -63,6 +63,17 @@ def observe(graph: Graph, images: Pictures, progress: Progress = lambda done: No
     return histograms
 
 
+def reach(
+    graph: Graph, images: Pictures, progress: Progress = lambda done: None
+) -> dict[str, NDArray[np.float32]]:
+    """By measured node, the largest magnitude of each channel over images, float32 (channels,)."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, values in outputs(graph, images, progress):
+        largest = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
+        found[name] = np.maximum(found.get(name, largest), largest)
+    return found
+
+
 def ranges(
     graph: Graph, images: Pictures, method: str, progress: Progress = lambda done: None
 ) -> dict[str, Range]:

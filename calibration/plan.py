@@ -228,8 +228,10 @@ def range_plan(
             f"The model takes {graph.nodes[0].shape}, the calibration images are {samples.images.shape[1:]}."
         )
     ready = equalisable(graph, settings)
-    factors = equalising_factors(ready) if settings.equalise else {}
-    ready = equalised(ready, factors)
+    factors: dict[str, Values] = {}
+    if settings.equalise:
+        factors = equalising_factors(ready, observers.reach(ready, samples.images, progress))
+        ready = equalised(ready, factors)
     return Plan(
         settings=settings,
         ranges=observers.ranges(ready, samples.images, settings.method, progress),

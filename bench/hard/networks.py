@@ -2,10 +2,12 @@
 
 `mobilenet_v3`: hard-swish and squeeze-excite, after table 2 of Howard et al. 2019 (arXiv 1905.02244).
 `efficientnet`: swish and squeeze-excite, after Tan and Le 2019 (arXiv 1905.11946).
-`depthwise`: a MobileNet (Howard et al. 2017, arXiv 1704.04861) whose norms start with gains of 1/32 to 32 by
-channel. Training goes on from there, so that the channels of one tensor end orders of magnitude apart, as those
-of networks do that were trained long without weight decay (Nagel et al. 2019, arXiv 1906.04721, figure 2).
+`depthwise`: a MobileNet (Howard et al. 2017, arXiv 1704.04861).
 `depthwise_swish`: the same with swish, through which no scale goes.
+
+Their norms start with gains of 1/8 to 8 by channel, those of the last two of 1/32 to 32. Training goes on from there,
+so that the channels of one tensor end orders of magnitude apart, as those of networks do that were trained long
+without weight decay (Nagel et al. 2019, arXiv 1906.04721, figure 2).
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import keras
 import numpy as np
 from keras import layers
 
-OCTAVES = 5.0
-"""Of the gains that `depthwise` starts with: 2^-5 to 2^5."""
+FAR, FURTHER = 3.0, 5.0
+"""Octaves of the gains that the norms start with: 2^-3 to 2^3, 2^-5 to 2^5."""
 
 
 class Block(NamedTuple):
@@ -66,7 +68,7 @@ def mobilenet_v3(height: int, width: int, classes: int) -> keras.Model:
     x = _conv(x, 192, 1, "last", "hard_silu")
     x = layers.GlobalAveragePooling2D(name="average")(x)
     x = layers.Activation("hard_silu", name="hidden_act")(layers.Dense(128, name="hidden")(x))
-    return keras.Model(pixels, layers.Dense(classes, name="logits")(x), name="mobilenet_v3")
+    return _spread(keras.Model(pixels, layers.Dense(classes, name="logits")(x), name="mobilenet_v3"), FAR)
 
 
 def efficientnet(height: int, width: int, classes: int) -> keras.Model:
@@ -77,7 +79,7 @@ def efficientnet(height: int, width: int, classes: int) -> keras.Model:
         x = _inverted(x, block, f"block{index}", gate="sigmoid")
     x = _conv(x, 192, 1, "last", "swish")
     x = layers.GlobalAveragePooling2D(name="average")(x)
-    return keras.Model(pixels, layers.Dense(classes, name="logits")(x), name="efficientnet")
+    return _spread(keras.Model(pixels, layers.Dense(classes, name="logits")(x), name="efficientnet"), FAR)
 
 
 def depthwise(height: int, width: int, classes: int) -> keras.Model:
@@ -98,9 +100,8 @@ def _chain(height: int, width: int, classes: int, activation: str) -> keras.Mode
         x = layers.Activation(activation, name=f"dw{index}_act")(_norm(x, f"dw{index}"))
         x = _conv(x, channels, 1, f"pw{index}", activation)
     x = layers.GlobalAveragePooling2D(name="average")(x)
-    return _spread(
-        keras.Model(pixels, layers.Dense(classes, name="logits")(x), name=f"depthwise_{activation}")
-    )
+    model = keras.Model(pixels, layers.Dense(classes, name="logits")(x), name=f"depthwise_{activation}")
+    return _spread(model, FURTHER)
 
 
 def _inverted(x: Any, block: Block, name: str, gate: str) -> Any:
@@ -132,10 +133,10 @@ def _norm(x: Any, name: str) -> Any:
     return layers.BatchNormalization(momentum=0.97, name=f"{name}_norm")(x)
 
 
-def _spread(model: keras.Model) -> keras.Model:
-    """Gains of 2^-OCTAVES to 2^OCTAVES, even in the exponent, in each batch normalisation."""
+def _spread(model: keras.Model, octaves: float) -> keras.Model:
+    """Gains of 2^-octaves to 2^octaves, even in the exponent, in each batch normalisation."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.gamma.assign(2.0 ** rng.uniform(-OCTAVES, OCTAVES, layer.gamma.shape))
+            layer.gamma.assign(2.0 ** rng.uniform(-octaves, octaves, layer.gamma.shape))
     return model

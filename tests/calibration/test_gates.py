@@ -17,6 +17,7 @@ from calibration.equalise import equalised, equalising_factors, unequalised
 from calibration.fold import fold
 from calibration.gates import gates_apart, rescales
 from calibration.graph import Graph, build, infer, read
+from calibration.observers import reach
 from calibration.samples import Samples
 from calibration.sensitivity import layer_errors
 from calibration.settings import Settings
@@ -92,7 +93,7 @@ def test_the_function_stays(name: str) -> None:
     apart = gates_apart(graph)
     assert sum(map(rescales, apart.nodes)) == (2 if "swish" in name else 0)
     assert (apart is graph) == ("swish" not in name)
-    factors = equalising_factors(apart)
+    factors = equalising_factors(apart, reach(apart, _pictures()))
     assert {"a", "b"} <= set(factors)
     wanted = _logits(build(graph))
     for same in (apart, equalised(apart, factors)):
@@ -165,7 +166,7 @@ def test_a_product_scales_with_the_factor_that_has_its_channels() -> None:
     )
     model = keras.Model(pixels, layers.Conv2D(2, 1)(layers.Multiply()([place, channel])))
     graph = fold(read(model))
-    factors = equalising_factors(graph)
+    factors = equalising_factors(graph, reach(graph, _pictures()))
     assert {name: len(factor) for name, factor in factors.items()} == {"channel": 6}
     data = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_allclose(build(equalised(graph, factors))(data), model(data), rtol=1e-4, atol=1e-5)

@@ -19,6 +19,7 @@ from calibration.calibrate import calibrate, work
 from calibration.equalise import equalised, equalising_factors, unequalised
 from calibration.fold import WEIGHTED, fold
 from calibration.graph import Graph, Node, build, infer, read
+from calibration.observers import reach
 from calibration.plan import Plan, packed
 from calibration.quantize import by_channel, integer_kernel
 from calibration.samples import Samples, labelled_samples
@@ -106,18 +107,34 @@ def test_bias_correction_takes_the_mean_error_out(case: Case, target: Any) -> No
     assert after.max() < 0.2 * before.max()
 
 
-def test_equalised_weights_have_the_same_range_on_both_sides(case: Case) -> None:
-    graph = equalised(case.graph, equalising_factors(case.graph))
+def test_equalised_channels_reach_equally_far_before_a_depthwise_layer(case: Case) -> None:
+    """Its kernel has a scale for each channel; a convolution's weights have their say too."""
+    before, after = (
+        reach(case.plan(**kw).prepared(case.graph, "tflite"), case.samples.images)
+        for kw in ({}, {"equalise": True})
+    )
     for name, reader in pairwise(out_of_scale.CHAIN):
-        made = np.abs(by_channel(graph[name], graph[name].weights[0])).max(axis=0)
-        read_by = np.abs(graph[reader].weights[0]).max(axis=(0, 1, 3))
-        np.testing.assert_allclose(made, read_by, rtol=0.05)
+        was, now = (values[f"{name}_relu"][values[f"{name}_relu"] > 0] for values in (before, after))
+        assert was.max() > 30 * was.min()
+        assert now.max() < (1.001 if reader.startswith("dw") else 30) * now.min()
+
+
+def test_equalisation_does_not_depend_on_how_channels_were_scaled(case: Case) -> None:
+    factors = _factors(case.graph, case.samples.images)
+    again = _factors(equalised(case.graph, factors), case.samples.images)
+    for name, values in again.items():
+        np.testing.assert_allclose(values, 1, rtol=1e-3, err_msg=name)
 
 
 def test_equalisation_keeps_the_function(case: Case) -> None:
-    graph = equalised(case.graph, equalising_factors(case.graph))
+    graph = equalised(case.graph, _factors(case.graph, case.samples.images))
     found = infer(build(graph), normalise(case.test.images))["logits"]
     np.testing.assert_allclose(found, case.float, atol=1e-4)
+
+
+def _factors(graph: Graph, images: Any = None) -> dict[str, tuple[float, ...]]:
+    pictures = np.random.default_rng(2).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    return equalising_factors(graph, reach(graph, pictures if images is None else images))
 
 
 def _chain(between: Any) -> Graph:
@@ -137,7 +154,7 @@ def _chain(between: Any) -> Graph:
 )
 def test_bounded_and_curved_activations_let_no_scale_through(between: Any, obstacle: str) -> None:
     graph = _chain(between)
-    assert equalising_factors(graph) == {}
+    assert _factors(graph) == {}
     assert obstacle in unequalised(graph)["a"]
     assert unequalised(graph)["b"] == "it is an output"
 
@@ -148,7 +165,7 @@ def test_a_channel_that_is_joined_added_to_a_bounded_one_or_given_out_is_left_al
     y = layers.Concatenate(name="join")([x, layers.Conv2D(4, 1, name="b")(x)])
     z = layers.Add(name="sum")([layers.Conv2D(4, 1, name="c")(y), layers.ReLU(6.0, name="six")(x)])
     graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1, name="d")(z))))
-    assert equalising_factors(graph) == {}
+    assert _factors(graph) == {}
     left = unequalised(graph)
     assert "read by Concatenate 'join'" in left["a"]
     assert "read by Concatenate 'join'" in left["b"]
@@ -167,7 +184,7 @@ def test_what_makes_a_sum_and_what_reads_it_or_a_term_share_one_scale() -> None:
     for weight in model.weights:
         weight.assign(rng.normal(size=weight.shape) * 10.0 ** rng.uniform(-2, 2, weight.shape[-1]))
     graph, data = fold(read(model)), rng.normal(size=(3, 8, 8, 3)).astype(np.float32)
-    factors = equalising_factors(graph)
+    factors = _factors(graph)
     assert factors["a"] == factors["c"] == factors["d"]
     assert len(factors["b"]) == 6
     assert set(unequalised(graph)) == {"e"}
@@ -183,18 +200,31 @@ def test_a_channel_with_two_readers_is_equalised_for_both() -> None:
     for weight in model.weights:
         weight.assign(rng.normal(size=weight.shape) * 10.0 ** rng.uniform(-2, 2, weight.shape[-1]))
     graph, data = fold(read(model)), rng.normal(size=(3, 8, 8, 3)).astype(np.float32)
-    factors = equalising_factors(graph)
+    factors = _factors(graph)
     assert set(factors) == {"a"}
     wanted, found = infer(build(graph), data), infer(build(equalised(graph, factors)), data)
     for head, values in wanted.items():
         np.testing.assert_allclose(found[head], values, rtol=1e-4, atol=1e-5 * np.abs(values).max())
 
 
+def test_a_depthwise_layer_does_not_lose_a_channel_that_is_large_only_in_the_sum() -> None:
+    """As the first ones of MobileNet V3: the stem's output is read by a depthwise layer, and added to what follows."""
+    pixels = keras.Input((8, 8, 3))
+    x = layers.ReLU(name="x")(layers.Conv2D(4, 1, name="a")(pixels))
+    y = layers.Conv2D(4, 1, name="b")(layers.DepthwiseConv2D(3, padding="same", name="dw")(x))
+    model = keras.Model(pixels, layers.Conv2D(2, 1, name="c")(layers.Add(name="sum")([x, y])))
+    far = np.ones(4, np.float32)
+    near = far * [0.01, 1, 1, 1]
+    first, *others = equalising_factors(fold(read(model)), {"x": near, "dw": far, "b": far, "sum": far})["a"]
+    assert first < 0.5 * min(others)
+    assert first > 0.01 * max(others)  # nor does the sum lose it
+
+
 def test_a_dead_channel_is_not_scaled() -> None:
     graph = _chain(layers.ReLU())
     graph["a"].weights[0][..., 1] = 0
     graph["b"].weights[0][:, :, 2] = 0
-    assert equalising_factors(graph)["a"][1:3] == (1.0, 1.0)
+    assert _factors(graph)["a"][1:3] == (1.0, 1.0)
 
 
 def test_both_targets_carry_the_learnt_integers(case: Case) -> None:
