@@ -11,6 +11,7 @@ COMMANDS = {
     "train": ("train.commands:train", "Train a recipe."),
     "sanity": ("train.commands:sanity", "The checks before a training: first loss, layers, gradient."),
     "describe": ("train.commands:describe", "Layers of a model: shapes, parameters, MACs, receptive field."),
+    "seeds": ("train.seeds:seeds", "Mean and spread of one recipe trained from several seeds."),
     "search": ("train.search.command:search", "Search a recipe's learning rate, decay and more."),
     "export": ("export.commands:export", "A Keras model to a proven bundle."),
     "evaluate": ("train.evaluate_command:evaluate", "Of a model or a bundle: top-1, or AP50 of faces."),

@@ -77,6 +77,20 @@ class Origin(_Part):
     terms: str | None = None
 
 
+class SeedRun(_Part):
+    """One of several trainings of a recipe that differ in their seed alone.
+
+    Attributes:
+        metric: `test_top1` in per cent, or `test_ap50` from 0 to 1; value: of the float network.
+        weights_sha256: of that run's weights.
+    """
+
+    seed: int
+    metric: str
+    value: float
+    weights_sha256: Sha256 | None = None
+
+
 class Card(_Part):
     """What is known of a `.keras` file.
 
@@ -95,6 +109,7 @@ class Card(_Part):
         metrics: `test_top1` in per cent, of a detector `test_ap50` from 0 to 1, with `test_n` images and
             its 95 % interval `test_ci95_low`, `test_ci95_high`; the last epoch's `train_loss`,
             `train_top1`, and `validation_top1` or `validation_ap50` where images were held out.
+        seeds: the runs of this recipe from several seeds, this one among them, see `sightline seeds`.
         history: what each epoch reported: `epoch` from 1, `loss`, `accuracy` from 0 to 1, and where images
             were held out `validation_top1` or `validation_ap50`; epochs before a `--resume` included.
         weights_sha256: of the weights' values, equal when a training is repeated.
@@ -117,6 +132,7 @@ class Card(_Part):
     parameters: int | None = None
     macs: int | None = None
     metrics: dict[str, float] = {}
+    seeds: tuple[SeedRun, ...] = ()
     history: tuple[dict[str, float], ...] | None = None
     weights_sha256: Sha256 | None = None
     model_sha256: Sha256 | None = None
