@@ -234,7 +234,8 @@ def _print_table(console: Console, bundle: Bundle) -> None:
         console.print("? undecided: not enough images to tell")
     from export.repair import PLAN
 
-    if (repaired := bundle.folder / PLAN).exists():
+    kept = any(artefact.precision == "int8" for artefact in bundle.manifest.artefacts)
+    if kept and (repaired := bundle.folder / PLAN).exists():
         console.print(f"Repaired: the next export repeats it exactly with --plan {repaired}", soft_wrap=True)
     console.print(f"Bundle: {bundle.folder}   Report: {bundle.folder / 'report.html'}", soft_wrap=True)
 

@@ -120,6 +120,7 @@ def test_it_repairs_both_formats_by_itself_and_repeats_exactly(
 ) -> None:
     ended = _export(command, hard, tmp_path / "b")
     assert ended.code == 0, ended.err
+    assert "Repaired: the next export repeats it exactly with --plan" in ended.out
     said = [line for line in ended.out.splitlines() if "gained" in line]
     attempts = json.loads((tmp_path / "b" / "repairs.json").read_text())["attempts"]
     assert [a["enough"] for a in attempts] == [False] * (len(attempts) - 1) + [True]
@@ -146,7 +147,11 @@ def test_what_nothing_else_repairs_stays_in_float(
     command: Command, hard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.repair.SETTINGS", ())
-    _export(command, hard, tmp_path / "b", "--formats", "onnx")
+    ended = _export(command, hard, tmp_path / "b", "--formats", "onnx")
+    bundle = Bundle.open(tmp_path / "b")
+    assert ("Repaired: " in ended.out) == bool(
+        bundle.manifest.artefacts
+    )  # not where the gate refused it for all that
     attempts = json.loads((tmp_path / "b" / "repairs.json").read_text())["attempts"]
     kept = [attempt["float_layers"] for attempt in attempts]
     assert [len(layers) for layers in kept] == list(range(len(kept)))
@@ -156,7 +161,7 @@ def test_what_nothing_else_repairs_stays_in_float(
     best = min(attempts, key=lambda attempt: attempt["drop"]["onnx"])
     assert best["drop"]["onnx"] < attempts[0]["drop"]["onnx"] - 1
     assert list(Plan.read(tmp_path / "b" / "plan.json").float_layers) == best["float_layers"]
-    calibration = Bundle.open(tmp_path / "b").manifest.calibration
+    calibration = bundle.manifest.calibration
     assert calibration is not None
     assert all(name in calibration.method for name in best["float_layers"])
 
