@@ -23,7 +23,7 @@ from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("edge", "export", "calibration", "train", "tests")
+PACKAGES = ("edge", "export", "calibration", "train", "bench", "tests")
 WARM = (
     "pytest",
     "numpy",
