@@ -1,7 +1,5 @@
 """The `sightline` command: from a Keras model to a camera on a Jetson, with proof at every step."""
 
-import sys
-
 import click
 
 from edge.errors import SightlineError
@@ -45,7 +43,7 @@ cli = click.version_option(package_name="sightline")(LazyGroup("sightline", help
 def main() -> None:
     """Run the command; a user's mistake ends in one message and its exit code, never a traceback."""
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        raise SystemExit(cli.main(standalone_mode=False))
     except click.ClickException as error:
         message, code = f"Error: {error.format_message()}", 2
     except SightlineError as error:
@@ -53,7 +51,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         message, code = "Stopped.", 2
     click.echo(message, err=True)
-    sys.exit(code)
+    raise SystemExit(code)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,10 @@ networks, and the mean squared error of their logits.
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import chain
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -21,8 +20,9 @@ from rich.table import Table
 from bench.hard import out_of_scale
 from calibration.calibrate import calibrate
 from calibration.fold import fold
-from calibration.graph import infer, read
+from calibration.graph import LOGITS, infer, read
 from calibration.samples import labelled_samples
+from calibration.sensitivity import top1
 from calibration.settings import Settings
 from calibration.simulate import simulate
 from edge.bundle import FORMATS
@@ -52,7 +52,7 @@ def main(octaves: float, epochs: int) -> None:
     out_of_scale.sabotage(model, octaves)
     graph, samples = fold(read(model)), labelled_samples(train, WATCHED)
     pixels = normalise(test.images)
-    wanted = _logits(model, pixels)
+    wanted, right = infer(model, pixels), top1(test.labels)
     table = Table(box=box.MARKDOWN)
     table.add_column("repairs", no_wrap=True)
     for target in FORMATS:
@@ -60,23 +60,13 @@ def main(octaves: float, epochs: int) -> None:
         table.add_column("error", justify="right")
     for name, repairs in REPAIRS.items():
         plan = calibrate(graph, samples, Settings(method="minmax", **repairs))
-        found = [_logits(simulate(graph, plan, target), pixels) for target in FORMATS]
-        cells = [
-            (f"{_top1(logits, test.labels):.1f}", f"{np.mean((logits - wanted) ** 2):.4f}")
-            for logits in found
-        ]
-        table.add_row(name, *(cell for pair in cells for cell in pair))
-    console = Console()
-    console.print(f"float: {_top1(wanted, test.labels):.1f} % of {len(test.labels)} images")
+        found = [infer(simulate(graph, plan, target), pixels) for target in FORMATS]
+        errors = [np.mean((heads[LOGITS] - wanted[LOGITS]) ** 2) for heads in found]
+        cells = [(f"{right(heads):.1f}", f"{error:.4f}") for heads, error in zip(found, errors, strict=True)]
+        table.add_row(name, *chain.from_iterable(cells))
+    console = Console(width=110)
+    console.print(f"float: {right(wanted):.1f} % of {len(test.labels)} images")
     console.print(table)
-
-
-def _logits(model: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    return infer(model, pixels)["logits"]
-
-
-def _top1(logits: NDArray[np.float32], labels: NDArray[Any]) -> float:
-    return 100 * float((logits.argmax(1) == labels).mean())
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ def calibrate(
         InputError: images of another size than the model's input, or values that no range can hold.
     """
     plan = range_plan(graph, samples, settings, preprocessing, progress)
+    layers = equalisable(graph, settings)
     for target in _walks(settings):
-        repairs = _Repairs(plan.prepared(graph, target), plan, target, progress)
+        repairs = _Repairs(layers, plan, target, progress)
         walk(graph, plan, samples.images, target, repairs.of)
         plan = repairs.plan
     return plan
@@ -78,7 +79,7 @@ class _Repairs:
     """Made layer by layer, each on what the repaired layers before it give.
 
     Attributes:
-        graph: prepared; before: the plan that the walk follows.
+        graph: with the layers that are repaired; before: the plan that the walk follows.
     """
 
     graph: Graph

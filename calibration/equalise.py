@@ -46,8 +46,9 @@ Reach = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Channels:
-    """Tensors whose channels have one scale each: the layers that make them, and those that read them."""
+    """Tensors whose channels have their scales in common: their names, what makes the channels, and what reads them."""
 
+    tensors: tuple[str, ...]
     makers: tuple[Node, ...]
     readers: tuple[Node, ...]
 
@@ -58,13 +59,9 @@ def equalising_factors(graph: Graph, reach: Mapping[str, Reach]) -> dict[str, tu
     Args:
         reach: by measured node, the largest magnitude of each channel, see `calibration.observers.reach`.
     """
-    spaces = _Spaces(graph)
     found: dict[str, tuple[float, ...]] = {}
     for channels in channels_of(graph):
-        root, width = spaces.root(channels.makers[0].name), _width(channels.makers[0])
-        tensors = [
-            values for name, values in reach.items() if spaces.root(name) == root and len(values) == width
-        ]
+        tensors = [reach[name] for name in channels.tensors if name in reach]
         # What only rescales for a gate has a scale for each channel, and the gate suffers no loss from any.
         readers = [reader for reader in channels.readers if not rescales(reader)] or channels.readers
         weights = [_weight(reader, _read_by(graph, reader, reach)) for reader in readers]
@@ -110,14 +107,16 @@ def unequalised(graph: Graph) -> dict[str, str]:
 def channels_of(graph: Graph) -> tuple[Channels, ...]:
     """All channels of a folded graph that may have another scale."""
     spaces = _Spaces(graph)
+    held: dict[str, list[str]] = {}
     made: dict[str, list[Node]] = {}
     read: dict[str, list[Node]] = {}
     for node in graph.nodes:
+        held.setdefault(spaces.root(node.name), []).append(node.name)
         if node.kind in WEIGHTED:
             made.setdefault(spaces.root(node.name), []).append(node)
             read.setdefault(spaces.root(node.inputs[0]), []).append(node)
     return tuple(
-        Channels(tuple(makers), tuple(read[root]))
+        Channels(tuple(held[root]), tuple(makers), tuple(read[root]))
         for root, makers in made.items()
         if not spaces.obstacle(root)
     )
@@ -241,7 +240,3 @@ def _by_input(node: Node, kernel: Kernel) -> Kernel:
 
 def _kernel(node: Node) -> Kernel:
     return node.weights[0].astype(np.float64)
-
-
-def _width(node: Node) -> int:
-    return len(by_channel(node, node.weights[0]).T)

@@ -77,8 +77,7 @@ def test_every_registered_name_exists(target: str) -> None:
 
 
 def test_the_command_stays_a_table() -> None:
-    lines = (ROOT / "sightline.py").read_text().splitlines()
-    assert len(lines) - len(sightline.COMMANDS) < 45
+    assert len((ROOT / "sightline.py").read_text().splitlines()) < 60
 
 
 @pytest.mark.parametrize("path", SOURCE_FILES, ids=lambda path: str(path.relative_to(ROOT)))
