@@ -177,8 +177,8 @@ def _tell_if_slow(console: Console, recipe: AnyRecipe) -> None:
         precision = getattr(recipe, name, "float32")
         if slow_here(precision, cpuinfo, devices):
             console.print(
-                f"{name}={precision}: this processor has no bfloat16 arithmetic (AMX, AVX512-BF16) and may be far "
-                f"slower so than with {name}=float32.",
+                f"{name}={precision}: this processor has no bfloat16 arithmetic that pays (on Intel: AMX) and may be "
+                f"far slower so than with {name}=float32.",
                 highlight=False,
             )
 

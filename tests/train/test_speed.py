@@ -69,7 +69,9 @@ def test_a_step_changes_the_weights_as_in_float32() -> None:
     ("precision", "flags", "devices", "slow"),
     [
         ("mixed_bfloat16", "flags : sse avx2 avx512f", ("cpu:0",), True),
-        ("mixed_bfloat16", "flags : sse avx512f avx512_bf16", ("cpu:0",), False),
+        ("mixed_bfloat16", "vendor_id : AuthenticAMD\nflags : sse avx512_bf16", ("cpu:0",), False),
+        ("mixed_bfloat16", "vendor_id : GenuineIntel\nflags : sse avx512_bf16", ("cpu:0",), True),
+        ("mixed_bfloat16", "vendor_id : GenuineIntel\nflags : avx512_bf16 amx_bf16", ("cpu:0",), False),
         ("mixed_bfloat16", "flags : amx_bf16 amx_tile", ("cpu:0",), False),
         ("mixed_bfloat16", "Features : fp asimd bf16 i8mm", ("cpu:0",), False),
         ("mixed_bfloat16", "flags : sse avx2", ("cpu:0", "gpu:0"), False),
