@@ -109,7 +109,8 @@ class SinkSettings(_Settings):
     """Where the results go; what is None is not written.
 
     With several cameras each has a video of its own: `out/demo.mp4` becomes `out/demo-door.mp4`. With
-    `jsonl_max_bytes` the JSONL file is a log in parts of that size, of which `jsonl_keep` full ones stay.
+    `jsonl_max_bytes` the JSONL file is a log in parts of that size, of which `jsonl_keep` full ones stay; that
+    of a daemon always is one.
     """
 
     terminal: bool = True
@@ -121,6 +122,14 @@ class SinkSettings(_Settings):
     snapshots: SnapshotSettings | None = None
     jsonl_max_bytes: int | None = Field(default=None, ge=1)
     jsonl_keep: int = Field(default=5, ge=0)
+
+    @model_validator(mode="after")
+    def _shares_no_file(self) -> SinkSettings:
+        if self.events and self.mqtt and self.events.path.absolute() == self.mqtt.outbox.absolute():
+            raise ValueError(
+                f"events and the outbox of mqtt are both to be {self.events.path}: give each its own"
+            )
+        return self
 
 
 class CameraSettings(_Settings):

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 
 from edge.config import CameraSettings, StreamSettings
 from edge.daemon_state import DaemonState
-from edge.errors import InputError, SightlineError
+from edge.errors import DeviceFailed, InputError
 from edge.feeder import Feeder
 from edge.frame import Frame
+from edge.notices import Notices
 from edge.notify import Notifier
 from edge.protocols import Sink, Source
 from edge.results import FrameResult
@@ -67,6 +68,7 @@ class Daemon:
         find_upgrade: what could be built for a bundle.
         make_source: a camera's source.
         open_models: as `Models.open`.
+        say: takes a line for the journal, of what goes wrong and comes right again.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class Daemon:
         find_upgrade: FindUpgrade = missing_plan,
         make_source: MakeSource = make_source,
         open_models: OpenModels = Models.open,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.state = state or DaemonState()
+        self._notices = Notices(self.state, say)
         self._settings = settings
         self._reread = reread
         self._more_sinks = more_sinks
@@ -91,7 +95,8 @@ class Daemon:
         self._turns = Turns()
         self._upgrader = Upgrader(self._turns.wake)
         self._feeders: dict[str, Feeder] = {}
-        self._gone: list[Feeder] = []  # of cameras that a reload took away
+        self._gone: list[Feeder] = []  # of cameras that a reload took away, until their threads have ended
+        self._past = Counts()  # of those that have
         self._sinks: list[tuple[str, Sink]] = []
         self._begun: set[Feeder] = set()  # those of which a frame was processed
         self._results = self._failures = 0
@@ -117,8 +122,8 @@ class Daemon:
         """Serve; the counts of all cameras together at the end.
 
         Raises:
-            SightlineError: a model runs on no backend, or a sink cannot be opened. Later: the models
-                failed on many frames in a row.
+            SightlineError: a model runs on no backend, or a sink cannot be opened.
+            DeviceFailed: later, when the models failed on many frames in a row.
         """
         import cv2
 
@@ -140,7 +145,8 @@ class Daemon:
             closing.callback(self._stop_feeders)
             self._serve_models()
             self._loop()
-        return total(feeder.ring.counts() for feeder in (*self._gone, *self._feeders.values()))
+        feeders = (*self._gone, *self._feeders.values())
+        return total([self._past, *(feeder.ring.counts() for feeder in feeders)])
 
     def _loop(self) -> None:
         begin_s = time.monotonic()
@@ -151,6 +157,7 @@ class Daemon:
             taken = self._turns.take(POLL_S)
             if taken is not None:
                 self._process(*taken)
+        self._notices.look_now()
 
     def _is_over(self, seconds: float) -> bool:
         """It was stopped, a limit is reached, or all cameras have ended."""
@@ -168,13 +175,13 @@ class Daemon:
         try:
             self._begin_stream(self._feeders[lane.camera.name])
             frame.stamps.mark("dequeue")
-            result = self._models.cascade.process(frame)
-            self._publish(frame, result)
-            processed = True
-        except SightlineError:
-            raise
-        except Exception as error:  # a runner's own: of a lost accelerator, for example
-            self._fail(error)
+            try:
+                result = self._models.cascade.process(frame)
+            except Exception as error:  # whatever a runner throws: of a lost accelerator, for example
+                self._fail(error)
+            else:
+                self._publish(frame, result)
+                processed = True
         finally:
             lane.ring.release(processed)
         self._results += processed
@@ -183,7 +190,7 @@ class Daemon:
     def _fail(self, error: Exception) -> None:
         self._failures += 1
         if self._failures >= MOST_FAILURES:
-            raise SightlineError(
+            raise DeviceFailed(
                 f"The models failed on {self._failures} frames in a row, at last with: {error}. "
                 "Start again; if that does not help, look at the device with: sightline doctor"
             ) from error
@@ -195,8 +202,8 @@ class Daemon:
             frame.stamps.mark("publish")
             try:
                 sink.write(frame, result)
-            except (SightlineError, OSError) as error:
-                self.state.sink_failed(name, str(error))
+            except Exception as error:  # whatever a disk or an encoder throws: the others get theirs
+                self.state.sink_failed(name, str(error) or type(error).__name__)
         self.state.published(frame, result)
 
     def _begin_stream(self, feeder: Feeder) -> None:
@@ -208,10 +215,10 @@ class Daemon:
         for name, sink in self._sinks:
             try:
                 sink.open(feeder.info)
-            except SightlineError as error:
+            except Exception as error:
                 if not self._results:  # what cannot be written at all is found out at the start
                     raise
-                self.state.sink_failed(name, str(error))
+                self.state.sink_failed(name, str(error) or type(error).__name__)
         self._begun.add(feeder)
 
     def _between_frames(self) -> None:
@@ -226,11 +233,20 @@ class Daemon:
         if self._reloading is not None and not self._reloading.is_alive():
             self._reloading = None
             self._take_over()
+        self._notices.look()
         if time.monotonic() - self._status_s >= STATUS_S:
             self._status_s = time.monotonic()
             self._notifier.status(self.state.status())
+            self._forget_gone()
             for model in self._models.loaded:
                 self.state.change_model(model.member.name, changed=model.has_changed)
+
+    def _forget_gone(self) -> None:
+        """Keep the counts of the cameras that have ended since a reload, and not the memory of their frames."""
+        for feeder in [feeder for feeder in self._gone if feeder.join(0)]:
+            self._past = total([self._past, feeder.ring.counts()])
+            self._gone.remove(feeder)
+            self._begun.discard(feeder)
 
     def _switch(self, switch: Switch) -> None:
         """Go on with what was built, unless it failed or its model is gone."""

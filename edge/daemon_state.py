@@ -166,6 +166,19 @@ class DaemonState:
         others = "".join(f", {name} {state}" for name, state in cameras if state != "live")
         return f"{live} of {len(cameras)} cameras live{others}; {', '.join(models) or 'no model yet'}"
 
+    def brief(self) -> dict[str, Any]:
+        """Of `snapshot`, what is cheap to ask often: of cameras `name`, `state` and `last_error`, and `models`,
+        `sinks` and `reloads` as there."""
+        with self._lock:
+            healths = {name: camera.feeder.health() for name, camera in self._cameras.items()}
+            return {
+                "cameras": [
+                    {"name": name, "state": health.state, "last_error": health.last_error or None}
+                    for name, health in healths.items()
+                ],
+                **self._told(),
+            }
+
     def snapshot(self) -> dict[str, Any]:
         """Everything, as JSON has it, without secrets.
 
@@ -184,13 +197,19 @@ class DaemonState:
                 "uptime_s": round(now_s - self._began_s, 3),
                 "version": self._version,
                 "cameras": [_camera(name, camera, now_s) for name, camera in self._cameras.items()],
-                "models": [asdict(model) | {"refused": list(model.refused)} for model in self._models],
+                **self._told(),
                 "latency": {name: _latency(camera.latency) for name, camera in self._cameras.items()},
-                "sinks": [_sink(name, sink, self._troubles.get(name)) for name, sink in self._sinks],
-                "reloads": {**self._reloads, "last_error": self._last_reload},
                 "settings": self._settings,
                 "device": self._device,
             }
+
+    def _told(self) -> dict[str, Any]:
+        """What both say; the lock is held."""
+        return {
+            "models": [asdict(model) | {"refused": list(model.refused)} for model in self._models],
+            "sinks": [_sink(name, sink, self._troubles.get(name)) for name, sink in self._sinks],
+            "reloads": {**self._reloads, "last_error": self._last_reload},
+        }
 
 
 def _camera(name: str, camera: _Camera, now_s: float) -> dict[str, Any]:

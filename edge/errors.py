@@ -3,10 +3,12 @@
     SightlineError               exit code 2
     ├── InputError               2  the call or the input was wrong
     │   ├── SourceError          2  a camera, video or image that is missing or cannot be decoded
+    │   │   └── SourceRefused    2  a camera that will say no again: a wrong password, for example
     │   ├── BundleError          2  a bundle that is incomplete, unreadable or of a newer schema
     │   └── MissingPackageError  2  an optional package is absent; the message names the extra
-    └── CheckFailed              1  a check said no: accuracy, latency budget
-        └── BundleChanged        1  a file of a bundle no longer has the hash in its manifest
+    ├── CheckFailed              1  a check said no: accuracy, latency budget
+    │   └── BundleChanged        1  a file of a bundle no longer has the hash in its manifest
+    └── DeviceFailed             1  what had worked failed while it ran: starting again may help
 
 A message says what was expected, what was found, the likely cause and the fix.
 """
@@ -28,6 +30,10 @@ class SourceError(InputError):
     """A source of frames is missing, empty or cannot be decoded."""
 
 
+class SourceRefused(SourceError):
+    """A camera said no and will again, for a wrong password for example; who asks often may be locked out."""
+
+
 class BundleError(InputError):
     """A bundle is incomplete, unreadable or written by a newer Sightline."""
 
@@ -41,6 +47,12 @@ class MissingPackageError(InputError):
             f"{purpose} needs the package '{package}', which is not installed. "
             f"Install it with: pip install {target}"
         )
+
+
+class DeviceFailed(SightlineError):
+    """What had worked failed while it ran, a GPU for example. Not 2: a supervisor starts it again."""
+
+    exit_code = 1
 
 
 class CheckFailed(SightlineError):

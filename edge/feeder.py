@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from edge.backlog import Backlog, BacklogCounts, BacklogOptions
+from edge.camera.retries import DEGRADED_MOST_S, DEGRADED_S
 from edge.config import CameraSettings
+from edge.errors import SourceRefused
 from edge.frame import Frame
 from edge.protocols import Source, SourceInfo
 from edge.ring import Counts, Ring
@@ -21,6 +23,7 @@ FeederState = Literal["opening", "live", "lost", "degraded", "ended"]
 """`lost`: its source failed and is opened again soon. `degraded`: it fails again and again. `ended`: a file."""
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.25, 5.0
+"""The delay doubles from one to the other; that of a camera that refuses the user as in `edge.camera.retries`."""
 JITTER = 0.25
 """Of a retry's delay, up and down, so that many cameras do not come back at the same moment."""
 
@@ -97,8 +100,9 @@ class Feeder:
         self._stopping = threading.Event()
         self._state: FeederState = "opening"
         self._since_s = self._opened_s = time.monotonic()
-        self._opened = self._losses = self._index = 0
+        self._opened = self._losses = self._index = self._read = 0
         self._last_error = ""
+        self._is_refused = False
         self._thread = threading.Thread(target=self._run, name=f"camera {camera.name}", daemon=True)
 
     @property
@@ -163,16 +167,19 @@ class Feeder:
             self._source = self._source or self._make()
             self._read_all(self._source)
         except Exception as error:  # whatever a driver throws: this camera is lost, the others go on
-            self._lose(str(error) or type(error).__name__)
+            self._lose(str(error) or type(error).__name__, isinstance(error, SourceRefused))
             return self._comes_back(after_error=True)
         finally:
             if self._source is not None:
                 with suppress(Exception):
                     self._source.close()
-        if self._comes_back(after_error=False):
+        if not self._comes_back(after_error=False):
+            return False
+        if self._info is not None and self._info.capture_clock == "file" and self._read:
+            self._losses = 0  # a file that begins again, at once: nothing was lost
+        else:
             self._lose("the stream ended")
-            return True
-        return False
+        return True
 
     def _comes_back(self, after_error: bool) -> bool:
         """What is not a file comes back, and what could not be opened yet may."""
@@ -184,7 +191,7 @@ class Feeder:
 
     def _read_all(self, source: Source) -> None:
         """From opening to the end of the stream; raises what the source raises, and `_Reopen`."""
-        if self._losses == 0:
+        if not self._opened and not self._losses:
             self._be("opening")
         info = self._info = replace(source.open(), camera=self.camera.name)
         self._opened += 1
@@ -193,13 +200,13 @@ class Feeder:
         self.ring.lossless = self.camera.lossless or not info.fps
         period_s = 1 / info.fps if info.fps and info.capture_clock == "file" else 0.0
         period_s = 0.0 if self.camera.lossless else period_s
-        done = 0
+        self._read = 0
         while (frame := self.ring.acquire()) is not None:
-            self.ring.wait_closed(max(0.0, self._opened_s + done * period_s - time.monotonic()))
+            self.ring.wait_closed(max(0.0, self._opened_s + self._read * period_s - time.monotonic()))
             if not source.read(frame):
                 return
             self._hand_over(frame)
-            done += 1
+            self._read += 1
 
     def _hand_over(self, frame: Frame) -> None:
         self._got_one()
@@ -230,8 +237,9 @@ class Feeder:
             self._losses = 0
         self._be("degraded" if self._losses >= DEGRADED_AFTER else "live")
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, reason: str, refused: bool = False) -> None:
         self._losses += 1
+        self._is_refused = refused
         self._last_error = self._secrets.scrubbed(reason)
         self._be("degraded" if self._losses >= DEGRADED_AFTER else "lost")
 
@@ -240,5 +248,8 @@ class Feeder:
             self._state, self._since_s = state, time.monotonic()
 
     def _retry_s(self) -> float:
-        delay_s = min(LAST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(self._losses - 1, 10))
+        if not self._losses:
+            return 0.0
+        first_s, last_s = (DEGRADED_S, DEGRADED_MOST_S) if self._is_refused else (FIRST_RETRY_S, LAST_RETRY_S)
+        delay_s = min(last_s, first_s * 2.0 ** min(self._losses - 1, 10))
         return delay_s * (1 + JITTER * (2 * random.random() - 1))

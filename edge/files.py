@@ -6,6 +6,7 @@ reader, a kill or a power cut sees either the old content or the new, never a pa
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -22,15 +23,19 @@ def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is gone.
 
     The temporary name keeps the suffix, because writers choose their format by it.
+
+    Raises:
+        InputError: it cannot be made, or the disk is full.
     """
     path = Path(path)
     temporary = _temporary_sibling(path)
     try:
-        yield temporary
-        _sync(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with _room_for(path):
+            yield temporary
+            _sync(temporary)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -41,17 +46,21 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     Two renames are needed where `path` exists already; should a kill fall between them, the old
     content stands beside it with the suffix `.old` and the next write removes it.
+
+    Raises:
+        InputError: it cannot be made, or the disk is full.
     """
     path = Path(path)
     temporary = _temporary_sibling(path, folder=True)
     try:
-        yield temporary
-        for written in temporary.rglob("*"):
-            if written.is_file():
-                _sync(written)
-        os.chmod(temporary, 0o777 & ~_umask())
-        _replace_folder(temporary, path)
-        _sync(path.parent)
+        with _room_for(path):
+            yield temporary
+            for written in temporary.rglob("*"):
+                if written.is_file():
+                    _sync(written)
+            os.chmod(temporary, 0o777 & ~_umask())
+            _replace_folder(temporary, path)
+            _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -77,6 +86,20 @@ def check_writable(folder: Path, option: str) -> None:
         ) from error
 
 
+def check_could_write(path: Path) -> None:
+    """That a file may be made there later; nothing is made now.
+
+    Raises:
+        InputError: it is a folder, or the nearest folder above it that is there cannot be written.
+    """
+    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
+    if path.is_dir():
+        raise _is_a_folder(path)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        reason = "may not be written to" if folder.is_dir() else "is no folder"
+        raise InputError(f"Cannot write {path}: {folder} {reason}. Choose another place.")
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -86,7 +109,22 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    """A disk that is full is the user's to mend, whoever met it; another error is not known to be of `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}. Free some space or choose another place."
+        ) from error
+
+
 def _temporary_sibling(path: Path, folder: bool = False) -> Path:
+    if path.is_dir() and not folder:
+        raise _is_a_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if folder:
@@ -98,6 +136,10 @@ def _temporary_sibling(path: Path, folder: bool = False) -> Path:
         raise InputError(
             f"Cannot write {path}: {error.strerror}. Choose a folder that you may write to."
         ) from error
+
+
+def _is_a_folder(path: Path) -> InputError:
+    return InputError(f"Cannot write {path}: it is a folder. Choose the name of a file.")
 
 
 def _replace_folder(new: Path, path: Path) -> None:

@@ -32,7 +32,9 @@ from edge.sources import open_source
     type=click.FloatRange(0, 1),
     help="Faces below this score are left out, 0 to 1; 0.5 by default.",
 )
-@click.option("--jsonl", type=click.Path(path_type=Path), required=True, help="The file to write.")
+@click.option(
+    "--jsonl", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write."
+)
 def predict(
     bundle: str,
     source: str,

@@ -117,7 +117,7 @@ def bundles(
         _in_turn(_two(targets, options), plan, interleave, report)
         return
     option = SweepOption.parse(sweep, rate) if sweep else None
-    settings = _settings(targets).changed({}, frames=frames, **options)
+    settings = _of_one_source(_settings(targets).changed({}, frames=frames, **options))
     if predict:
         _predict(settings, predict, report)
         return
@@ -152,13 +152,26 @@ def _settings(targets: tuple[str, ...]) -> StreamSettings:
     return StreamSettings.read(Path(configs[0]))
 
 
+def _of_one_source(settings: StreamSettings) -> StreamSettings:
+    """The source of the only camera is the stream's."""
+    if not settings.cameras:
+        return settings
+    if len(settings.cameras) > 1:
+        names = ", ".join(camera.name for camera in settings.cameras)
+        raise InputError(
+            f"A profile streams one source, and the config has {len(settings.cameras)} cameras: {names}. Name "
+            "one with --source; --sweep cameras=1,2,4 then plays it as several."
+        )
+    return settings.changed({}, source=settings.cameras[0].source)
+
+
 def _two(targets: tuple[str, ...], options: Mapping[str, Any]) -> tuple[StreamSettings, StreamSettings]:
     if len(targets) != 2:
         raise InputError(
             f"--interleave compares two bundles or configs, got {len(targets)}: {' '.join(targets) or 'none'}. "
             "Expected `sightline profile A B --interleave 10`."
         )
-    a, b = (_settings((target,)).changed({}, **options) for target in targets)
+    a, b = (_of_one_source(_settings((target,)).changed({}, **options)) for target in targets)
     return a, b
 
 

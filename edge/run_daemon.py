@@ -8,14 +8,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.config import CameraSettings, StreamSettings
+from edge.config import CameraSettings, SinkSettings, StreamSettings
 from edge.daemon import Daemon
 from edge.daemon_state import DaemonState
 from edge.errors import InputError, SightlineError
+from edge.files import check_could_write
 from edge.frame import Frame
 from edge.protocols import Sink, SourceInfo
 from edge.results import FrameResult
@@ -64,7 +67,8 @@ def serve(settings: StreamSettings, reread: Callable[[], StreamSettings] | None,
     if settings.sinks.terminal and not quiet:
         sinks.append(("terminal", StatusLines(state)))
     with ExitStack() as ending:
-        daemon = Daemon(settings, reread, state, sinks)
+        say = partial(click.echo, err=True)  # stdout may be a file of results; a journal has both
+        daemon = Daemon(settings, reread, state, sinks, say=say)
         if settings.web is not None:
             sinks += _page(settings, daemon, ending)  # which the daemon takes when it runs
         ending.enter_context(on_hangup(daemon.reload))
@@ -163,10 +167,10 @@ def on_hangup(reload: Callable[[], None]) -> Iterator[None]:
 def check(settings: StreamSettings) -> str:
     """What a run of these settings would do: cameras, models with their backends, and where results go.
 
-    Models are loaded and replay their golden vectors; cameras are looked up, not opened.
+    Models are loaded and replay their golden vectors; cameras are looked up, not opened; no file is made.
 
     Raises:
-        SightlineError: a model, a source or a secret that would not do.
+        SightlineError: a model, a source, a sink's file or a secret that would not do.
     """
     secrets, lines = Secrets(), []
     for camera in settings.all_cameras():
@@ -183,9 +187,27 @@ def check(settings: StreamSettings) -> str:
             )
             lines += [f"  refused {refusal}" for refusal in facts.refused]
     lines += [f"sink {name}" for name, _ in make_sinks(settings.sinks, "")]
+    for path in _files_of(settings.sinks):
+        check_could_write(path)
     if settings.web is not None:
+        from edge.web.credentials import Credentials
+
+        Credentials.read(settings.web)
         lines.append(f"page on {settings.web.host} port {settings.web.port}")
     return "\n".join(lines)
+
+
+def _files_of(sinks: SinkSettings) -> list[Path]:
+    """What they would write; of a folder of snapshots, a file in it."""
+    paths = [
+        sinks.jsonl,
+        sinks.video,
+        sinks.latency,
+        sinks.events.path if sinks.events else None,
+        sinks.mqtt.outbox if sinks.mqtt else None,
+        sinks.snapshots.folder / "snapshot.jpg" if sinks.snapshots else None,
+    ]
+    return [path for path in paths if path is not None]
 
 
 def _look_up(camera: CameraSettings, secrets: Secrets) -> None:

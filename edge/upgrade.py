@@ -55,7 +55,7 @@ def missing_plan(bundle: Bundle, precision: str = "auto") -> Upgrade | None:
     try:
         cuda.probe()
         find_toolkit()
-    except InputError:
+    except SightlineError:
         return None
     command = (sys.executable, "-m", "sightline", "build", str(bundle.folder), "--precision", wanted)
     return Upgrade("tensorrt", wanted, command)

@@ -19,7 +19,7 @@ from edge.protocols import Sink, Source, SourceInfo
 from edge.results import FrameResult
 from edge.secret import Secrets
 from edge.sinks.shared import shared_sinks
-from edge.sinks.video import VideoSink
+from edge.sinks.video import VideoSink, check_suffix
 from edge.sources import open_source
 
 
@@ -165,6 +165,8 @@ class VideoOfEach:
     """A video file for each camera, with its name: `demo.mp4` becomes `demo-door.mp4`."""
 
     def __init__(self, path: Path, title: str) -> None:
+        """Raises InputError for a suffix that is no video's."""
+        check_suffix(path)
         self._path, self._title = path, title
         self._sinks: dict[str, VideoSink] = {}
 
@@ -189,9 +191,14 @@ class VideoOfEach:
                 closing.callback(self._sinks.popitem()[1].close)
 
 
+LOG_BYTES = 100_000_000
+"""Of a part of the JSONL log, unless the settings say: a file that appears at the end is lost by a power cut."""
+
+
 def make_sinks(settings: SinkSettings, title: str) -> list[tuple[str, Sink]]:
     """The sinks that are asked for, with their names; each may be opened once for each camera."""
-    sinks = shared_sinks(settings)
+    size = settings.jsonl_max_bytes or LOG_BYTES
+    sinks = shared_sinks(settings.model_copy(update={"jsonl_max_bytes": size}))
     if settings.video:
         sinks.append(("video", VideoOfEach(settings.video, title)))
     if settings.latency:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.children import end_with_parent
-from edge.errors import InputError
+from edge.errors import SightlineError
 from edge.runners.plans import find_toolkit
 from export.tensorrt import build_plan
 
@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
     try:
         onnx = (folder / ONNX).read_bytes()
         plan = build_plan(onnx, find_toolkit(), timing_cache=folder / TIMINGS, on_step=on_step)
-    except InputError as error:
+    except SightlineError as error:
         tell(refused=str(error))
         return
     (folder / PLAN).write_bytes(plan.content)

@@ -13,7 +13,7 @@ from edge.camera.decoder import GRACE_S, DecoderProcess
 from edge.camera.health import CameraState, Ledger, Pace, Status
 from edge.camera.link import Token
 from edge.camera.retries import STEADY_S, Retries
-from edge.errors import SourceError
+from edge.errors import SourceError, SourceRefused
 from edge.pixels import Image
 
 WAIT_S = 3600.0
@@ -254,7 +254,8 @@ class Connection:
         kind, reason = outcome["kind"], self._address.scrubbed(outcome["reason"])
         hopeless = kind == "permanent" or (kind == "absent" and not self._keep_trying)
         if hopeless and not self._streamed:
-            raise SourceError(f"{self._address.shown}: {reason}.")
+            kind_of_error = SourceRefused if kind == "permanent" else SourceError
+            raise kind_of_error(f"{self._address.shown}: {reason}.")
         self._lose(reason, crashed=was_short, refused=kind == "permanent")
 
     def _replace_child(self, reason: str) -> None:

@@ -66,6 +66,7 @@ def _main(spawned_ns: int, backends: Sequence[str]) -> None:
     from edge.cascade import Cascade
     from edge.config import StreamSettings
     from edge.frame import Frame, Stamps
+    from edge.secret import resolved
     from edge.sources import open_source
 
     for backend in backends:
@@ -75,7 +76,7 @@ def _main(spawned_ns: int, backends: Sequence[str]) -> None:
     settings = StreamSettings.model_validate_json(sys.stdin.read())
     models = Cascade.open(settings.chosen(), settings.score_threshold)
     laps.append(time.monotonic_ns())
-    source, frame = open_source(settings.source, settings.decode_threads), Frame()
+    source, frame = open_source(resolved(settings.source), settings.decode_threads), Frame()
     models.start(source.open())
     source.read(frame)
     laps.append(time.monotonic_ns())

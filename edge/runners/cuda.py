@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from edge.errors import InputError, MissingPackageError
+from edge.errors import DeviceFailed, InputError, MissingPackageError
 
 DEVICE_NODES = ("nvidia[0-9]*", "nvidiactl", "nvgpu", "nvmap", "nvhost-gpu", "dxg")
 """What /dev holds where the kernel knows an NVIDIA GPU: a desktop's, a Jetson's, or Windows' in WSL."""
@@ -40,7 +40,7 @@ class Device:
         return f"{self.name} (compute capability {self.compute_capability})"
 
 
-class CudaError(InputError):
+class CudaError(DeviceFailed):
     """A call into CUDA failed."""
 
 

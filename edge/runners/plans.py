@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from edge.bundle import Artefact, Bundle, Precision, Sha256
-from edge.errors import BundleChanged, InputError, MissingPackageError
+from edge.errors import BundleChanged, InputError, MissingPackageError, SightlineError
 from edge.machine import this_machine
 from edge.runners.cuda import Device, probe
 
@@ -173,7 +173,7 @@ def usable_plan(bundle: Bundle) -> bool:
         return False
     try:
         toolkit, device = find_toolkit(), probe()
-    except InputError:
+    except SightlineError:
         return False
     artefacts = [a for a in bundle.manifest.artefacts if a.format == "onnx"]
     headers = (_header(plan_path(bundle, artefact, toolkit, device)) for artefact in artefacts)

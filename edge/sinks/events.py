@@ -17,6 +17,7 @@ from edge.sinks.storage import BUSY_S, Schema
 
 SCHEMA = Schema(
     purpose="events",
+    table="events",
     version=1,
     tables="""
     CREATE TABLE IF NOT EXISTS events (

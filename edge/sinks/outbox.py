@@ -13,6 +13,7 @@ from edge.sinks.storage import Schema, connect
 
 SCHEMA = Schema(
     purpose="an MQTT outbox",
+    table="outbox",
     version=1,
     tables="""
     CREATE TABLE IF NOT EXISTS outbox (

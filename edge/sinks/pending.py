@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
 from edge.files import whole_file
@@ -14,19 +18,34 @@ class _Discarded(Exception):
 class PendingFile:
     """`whole_file` for writers that open and close in different calls.
 
+    What a kill or a power cut left of an earlier one under the same name is removed: nobody could play it or
+    knows of it. A lock tells it from one that another process is writing.
+
     Attributes:
         path: the temporary name to write to, with the suffix of the final one.
     """
 
     def __init__(self, target: Path) -> None:
         """Raises InputError where the folder cannot be written."""
+        _remove_orphans(target)
         self._context = whole_file(target)
         self.path: Path = self._context.__enter__()
+        self._lock = os.open(self.path, os.O_RDONLY)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def keep(self) -> None:
         """Flush the file to the disk and give it its name."""
+        os.close(self._lock)
         self._context.__exit__(None, None, None)
 
     def discard(self) -> None:
         """Leave nothing behind; what stood under the name before stays."""
+        os.close(self._lock)
         self._context.__exit__(_Discarded, _Discarded(), None)
+
+
+def _remove_orphans(target: Path) -> None:
+    for path in target.parent.glob(f".{escape(target.stem)}.????????{escape(target.suffix)}"):
+        with suppress(OSError), open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()

@@ -138,7 +138,10 @@ class SnapshotSink:
         if self._settings.draw:
             draw(shot.pixels, shot.result, shot.age_ms)
         pixels = cv2.cvtColor(shot.pixels, cv2.COLOR_RGB2BGR)
-        _, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, self._settings.quality])
+        done, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, self._settings.quality])
+        if not done:
+            height, width = pixels.shape[:2]
+            raise InputError(f"A picture of {width}x{height} pixels is too large for a JPEG.")
         return bytes(np.asarray(content, np.uint8))
 
 

@@ -37,12 +37,14 @@ class Schema:
     """The tables of a database file.
 
     Attributes:
+        table: the one by which a file of this purpose is known.
         version: of `tables`, kept in the file; one with a newer version is refused.
         tables: SQL that makes them where they are not there yet. `IF NOT EXISTS`, for two threads or
             processes may open a new file at once.
     """
 
     purpose: str
+    table: str
     version: int
     tables: str
 
@@ -51,7 +53,8 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
     """Open a database for writing, made if it is not there; every statement commits by itself.
 
     Raises:
-        InputError: it cannot be written, is no SQLite database, is damaged, or has a newer schema.
+        InputError: it cannot be written, is no SQLite database, is damaged, has a newer schema, or holds
+            something else.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +84,8 @@ def _prepare(connection: sqlite3.Connection, schema: Schema) -> None:
         connection.executescript(
             f"BEGIN IMMEDIATE; {schema.tables}; PRAGMA user_version={schema.version}; COMMIT"
         )
+    elif not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [schema.table]).fetchone():
+        raise sqlite3.DatabaseError(f"it is in use for something else, and has no table '{schema.table}'")
 
 
 class Writer(Generic[Row]):

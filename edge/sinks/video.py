@@ -33,6 +33,12 @@ OPTIONS = {"preset": "veryfast", "crf": "21"}
 ITU709 = 1
 
 
+def check_suffix(path: Path) -> None:
+    """Raises InputError where the name of a video does not say its format."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"'{path}' must end in {', '.join(SUFFIXES)}: the format is chosen by it.")
+
+
 @dataclass(frozen=True)
 class _Shot:
     """One frame on its way to the encoder, with its own copy of the pixels."""
@@ -58,8 +64,7 @@ class VideoSink:
     """
 
     def __init__(self, path: Path, title: str = "", lossless: bool = False, backlog: int = 4) -> None:
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"'{path}' must end in {', '.join(SUFFIXES)}: the format is chosen by it.")
+        check_suffix(path)
         self._path = path
         self._title = title
         self._lossless = lossless

@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from edge.errors import DeviceFailed, InputError
+
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 UNIT = DEPLOY / "sightline.service"
@@ -75,7 +77,8 @@ def test_the_unit_is_watched_and_runs_a_command_that_exists() -> None:
     assert settings["Type"] == ["notify"]
     assert settings["NotifyAccess"] == ["main"]
     assert int(settings["WatchdogSec"][0]) > 0
-    assert settings["RestartPreventExitStatus"] == ["2"]
+    assert settings["RestartPreventExitStatus"] == [str(InputError.exit_code)]
+    assert DeviceFailed.exit_code != InputError.exit_code, "a lost GPU would keep the service down"
     (program, subcommand, config) = shlex.split(settings["ExecStart"][0])
     assert Path(program).name == "sightline"
     import sightline

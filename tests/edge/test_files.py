@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import InputError
-from edge.files import sha256, whole_file, whole_folder, write_text
+from edge.files import check_could_write, sha256, whole_file, whole_folder, write_text
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -52,6 +52,33 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="Cannot write"), whole_file(tmp_path / "file" / "below"):
         pytest.fail("entered")
+
+
+def test_a_full_disk_says_which_file_and_leaves_the_old_one(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+
+    def write() -> None:
+        with whole_file(tmp_path / "a.txt") as temporary:
+            temporary.write_text("n")
+            Path("/dev/full").write_text("ew")
+
+    with pytest.raises(InputError, match=r"a\.txt cannot be written: No space left.*Free some space"):
+        write()
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    for refuses in (lambda path: write_text(path, ""), check_could_write):
+        with pytest.raises(InputError, match="it is a folder"):
+            refuses(tmp_path)
+
+
+def test_whether_a_file_could_be_written_is_told_without_making_it(tmp_path: Path) -> None:
+    check_could_write(tmp_path / "new" / "folder" / "a.txt")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="file is no folder"):
+        check_could_write(tmp_path / "file" / "a.txt")
 
 
 def test_sha256_of_the_empty_file(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from edge.protocols import Sink, SourceInfo
 from edge.results import Classification, Faces, FrameResult
 from edge.sinks.jsonl import JsonlSink
 from edge.sinks.overlay import ACCENT, draw
+from edge.sinks.pending import PendingFile
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
 from edge.sources import open_source
@@ -149,6 +150,18 @@ def test_full_disk_leaves_no_jsonl(tmp_path: Path, lines: int) -> None:
     with pytest.raises(InputError, match="No space left"):
         write_and_close(sink, lines)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_kill_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".out.abcdefgh.jsonl").write_text("of a killed run")
+    (tmp_path / ".out.more.abcdefgh.jsonl").write_text("of another file")
+    first = PendingFile(tmp_path / "out.jsonl")
+    second = PendingFile(tmp_path / "out.jsonl")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".out.more.abcdefgh.jsonl", first.path.name, second.path.name}
+    first.keep()
+    second.discard()
+    assert {path.name for path in tmp_path.iterdir()} == {".out.more.abcdefgh.jsonl", "out.jsonl"}
 
 
 def fill_disk(path: Path) -> None:

@@ -18,7 +18,7 @@ from camera_stage import MjpegServer, Reader, start_s, wait_until, why_no_gstrea
 from edge.camera.connection import Deadlines
 from edge.camera.decoder import SYSTEM_PYTHON
 from edge.camera.source import CameraSource
-from edge.errors import SourceError
+from edge.errors import SourceError, SourceRefused
 from edge.frame import Frame
 from edge.sources import open_source
 
@@ -243,7 +243,7 @@ def test_password_with_every_sign_reaches_the_camera_and_no_other_eye(mjpeg: Mjp
 @pytest.mark.parametrize("login", ["", "viewer:wr0ngpassword@"])
 def test_refused_password_is_said_at_once(mjpeg: MjpegServer, login: str) -> None:
     camera = CameraSource(mjpeg.uri("/private", login), keep_trying=True)
-    with pytest.raises(SourceError, match=r"refuses the user or the password.*401") as raised:
+    with pytest.raises(SourceRefused, match=r"refuses the user or the password.*401") as raised:
         camera.open()
     assert "wr0ng" not in str(raised.value)
 

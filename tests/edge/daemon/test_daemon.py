@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from daemon_stage import Camera, Collector, Sleeper, cameras, daemon_of, steady
 
 from bench.staleness import by_daemon, by_queue
+from edge.camera.retries import DEGRADED_S, JITTER
 from edge.config import CameraSettings, StreamSettings
 from edge.daemon import Daemon
-from edge.errors import InputError, SightlineError
+from edge.errors import DeviceFailed, InputError, SourceError, SourceRefused
 from edge.frame import Frame
 from edge.ring import Counts
+from edge.runners.cuda import CudaError
 
 
 def settings_of(*names: str, **options: Any) -> StreamSettings:
@@ -139,6 +144,25 @@ def test_source_that_cannot_be_made_is_tried_again() -> None:
     assert running.error is None
 
 
+def test_camera_that_refuses_the_user_is_asked_seldom() -> None:
+    """Cameras lock an account after some tries: one that is lost is opened again after 0.25 s, this one after 2."""
+
+    @dataclass
+    class Fails(Camera):
+        kind: type[Exception] = SourceError
+        opened_s: list[float] = field(default_factory=list)
+
+        def open(self) -> Any:
+            self.opened_s.append(time.monotonic())
+            raise self.kind("it refuses the user or the password")
+
+    lost, refused = Fails(), Fails(kind=SourceRefused)
+    with Running(daemon_of(settings_of("lost", "refused"), {"lost": lost, "refused": refused}, Sleeper())):
+        until(lambda: len(refused.opened_s) == 2 and len(lost.opened_s) >= 2)
+    assert refused.opened_s[1] - refused.opened_s[0] >= DEGRADED_S * (1 - JITTER)
+    assert lost.opened_s[1] - lost.opened_s[0] < refused.opened_s[1] - refused.opened_s[0]
+
+
 def test_file_that_ends_leaves_the_others_and_the_last_one_ends_the_daemon() -> None:
     sink = Collector()
     sources = {"short": Camera(5, clock="file", fps=50), "long": Camera(40, clock="file", fps=50)}
@@ -149,11 +173,14 @@ def test_file_that_ends_leaves_the_others_and_the_last_one_ends_the_daemon() -> 
 
 def test_camera_with_reopen_begins_again() -> None:
     source = Camera(5, clock="file", fps=100)
-    settings = StreamSettings(cameras=cameras("a", reopen=True), frames=12, build_plans=False)
-    sink = Collector()
-    daemon_of(settings, {"a": source}, Sleeper(), sink).run()
-    assert source.opened >= 2
+    settings = StreamSettings(cameras=cameras("a", reopen=True), frames=40, build_plans=False)
+    sink, states = Collector(), set()
+    daemon = daemon_of(settings, {"a": source}, Sleeper(), sink)
+    sink.on_write = lambda frame: states.add(daemon.state.snapshot()["cameras"][0]["state"])
+    daemon.run()
+    assert source.opened >= 8
     assert sink.indices["a"] == sorted(set(sink.indices["a"]))
+    assert states == {"live"}, "the end of a short clip is no loss"
 
 
 def test_frames_that_are_too_old_are_dropped_as_stale() -> None:
@@ -196,9 +223,22 @@ def test_backlog_by_the_streams_own_timestamps_is_flushed_and_counted() -> None:
     assert "late by the stream's own timestamps" in camera["last_error"]
 
 
+def test_hiccup_of_the_gpu_costs_a_frame() -> None:
+    class Hiccups(Sleeper):
+        def infer(self, pixels: Any) -> Any:
+            if pixels[0, 0, 0] % 4 == 3:
+                raise CudaError("CUDA's cudaStreamSynchronize failed: cudaErrorLaunchFailure (719).")
+            return {}
+
+    settings = StreamSettings(cameras=(steady("a"),), frames=20, build_plans=False)
+    daemon = daemon_of(settings, {"a": Camera()}, Hiccups())
+    daemon.run()
+    assert daemon.state.snapshot()["cameras"][0]["dropped_for"]["failed"] == 6
+
+
 def test_models_that_fail_drop_the_frame_and_at_last_end_the_daemon() -> None:
     daemon = daemon_of(settings_of("a"), {"a": Camera()}, Sleeper(fails=True))
-    with pytest.raises(SightlineError, match=r"failed on 10 frames in a row.*accelerator is gone"):
+    with pytest.raises(DeviceFailed, match=r"failed on 10 frames in a row.*accelerator is gone"):
         daemon.run()
     (camera,) = daemon.state.snapshot()["cameras"]
     assert camera["dropped_for"]["failed"] == 10
@@ -267,6 +307,32 @@ def test_reload_keeps_what_did_not_change() -> None:
     assert adds_up(running.counts)
     assert running.counts.captured > kept["captured"]
     assert sink.indices["kept"] == list(range(len(sink.indices["kept"]))), "a frame was lost by the reload"
+
+
+def test_camera_that_a_reload_took_away_leaves_its_counts_and_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edge.daemon.STATUS_S", 0.0)
+    made: list[weakref.ref[Camera]] = []
+    settings = (
+        StreamSettings(cameras=cameras("a", interval=n), build_plans=False) for n in itertools.count(1)
+    )
+
+    def make(camera: CameraSettings, secrets: Any) -> Any:
+        source = Camera(fps=200)
+        made.append(weakref.ref(source))
+        return source
+
+    daemon = daemon_of(next(settings), {}, Sleeper(), reread=lambda: next(settings))
+    daemon._make_source = make
+    with Running(daemon) as running:
+        for reloads in range(1, 4):
+            until(lambda: running.camera("a")["captured"] > 3)
+            daemon.reload()
+            until(lambda done=reloads: daemon.state.snapshot()["reloads"]["done"] == done)
+        until(lambda: gc.collect() >= 0 and [source() for source in made[:-1]] == [None] * 3)
+    assert adds_up(running.counts)
+    assert running.counts.captured > 4 * 3
 
 
 def test_reload_refuses_what_is_read_at_the_start_only() -> None:

@@ -19,6 +19,7 @@ import pytest
 
 import sightline
 from edge.config import StreamSettings
+from edge.errors import InputError
 from edge.run_daemon import check
 
 ROOT = Path(sightline.__file__).parent
@@ -85,6 +86,30 @@ def test_check_names_the_camera_that_is_wrong(tmp_path: Path) -> None:
         check(settings)
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('[sinks]\nvideo = "x.avi"\n', r"'x\.avi' must end in \.mp4"),
+        ('[sinks]\njsonl = "."\n', "it is a folder"),
+        ('[sinks.snapshots]\nfolder = "checked.toml"\n', r"checked\.toml is no folder"),
+        ('[web]\nport = 0\ntoken_file = "nope"\n', "nope"),
+    ],
+    ids=["video", "jsonl", "snapshots", "token"],
+)
+def test_check_refuses_what_the_run_would(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        check(read(tmp_path, MODEL + ONE + more))
+
+
+def test_two_sinks_want_one_file(tmp_path: Path) -> None:
+    sinks = '[sinks.events]\npath = "s.sqlite"\n[sinks.mqtt]\nhost = "broker"\noutbox = "s.sqlite"\n'
+    with pytest.raises(InputError, match=r"both to be s\.sqlite: give each its own"):
+        read(tmp_path, MODEL + ONE + sinks)
+
+
 def test_check_of_a_wrong_file_ends_with_2(command: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(ONE + "sorce = 'x'\n")
     ended = command("run", "--check", tmp_path / "run.toml")
@@ -114,6 +139,30 @@ def test_sigterm_ends_it_within_a_second_with_whole_files(start: Start, tmp_path
     assert took_s < 10, "0.2 s on an idle machine; this one is very busy, or it waits for something"
     lines = (tmp_path / "r.jsonl").read_text().splitlines()
     assert f"{len(lines)} of " in out
+
+
+def test_camera_that_is_away_and_a_config_that_is_refused_are_told_on_stderr(
+    start: Start, tmp_path: Path
+) -> None:
+    away = '[[cameras]]\nname = "away"\nsource = "http://127.0.0.1:9/stream"\n'
+    process = start(MODEL + ONE + away + "[sinks]\nterminal = false\n")
+    assert process.stderr is not None
+    assert re.match("camera away: (opening|degraded): .+", process.stderr.readline())
+    (tmp_path / "run.toml").write_text(MODEL + ONE + "nonsense = 3\n")
+    process.send_signal(signal.SIGHUP)
+    told = next(line for line in process.stderr if line.startswith("configuration"))
+    assert re.match("configuration refused, the old one goes on: .*nonsense", told)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+def test_results_so_far_survive_a_kill(start: Start, tmp_path: Path) -> None:
+    process = start(MODEL + ONE + '[sinks]\njsonl = "r.jsonl"\n')
+    until_line(process, "1 of 1 cameras live")
+    process.kill()
+    process.wait(30)
+    lines = (tmp_path / "r.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["camera"] == "door"
 
 
 def test_sighup_takes_a_new_config_and_refuses_a_wrong_one(start: Start, tmp_path: Path) -> None:

@@ -213,6 +213,20 @@ def test_wrong_options_end_with_2(profile: Callable[..., Any], args: tuple[str, 
     assert message in ended.err
 
 
+def test_a_config_with_one_camera_streams_it_and_one_with_two_is_ambiguous(
+    command: Callable[..., Any], colour_bundle: Path, tmp_path: Path
+) -> None:
+    config, report = tmp_path / "cams.toml", tmp_path / "p.json"
+    door = f'model = "{colour_bundle}"\n[[cameras]]\nname = "door"\nsource = "{SOURCE}"\n'
+    config.write_text(door)
+    assert command("profile", config, "--frames", 20, "--json", report).code == 0
+    assert json.loads(report.read_text())["settings"]["source"] == SOURCE
+    config.write_text(door + '[[cameras]]\nname = "yard"\nsource = "nowhere.mp4"\n')
+    ended = command("profile", config, "--frames", 20)
+    assert ended.code == 2
+    assert "the config has 2 cameras: door, yard. Name one with --source" in ended.err
+
+
 def test_one_round_is_no_turn(command: Callable[..., Any], colour_bundle: Path) -> None:
     ended = command("profile", colour_bundle, colour_bundle, "--source", SOURCE, "--interleave", 1)
     assert ended.code == 2

@@ -16,6 +16,8 @@ from stage import INFO, animal, faces, file_size_limit, frame_at, stored_before_
 
 from edge.errors import InputError
 from edge.sinks.events import EventsSettings, EventsSink, read_events
+from edge.sinks.outbox import SCHEMA as OUTBOX
+from edge.sinks.storage import connect
 
 
 def settings(path: Path, **options: Any) -> EventsSettings:
@@ -110,6 +112,12 @@ def test_what_is_no_database_is_refused_by_name(tmp_path: Path, command: Callabl
     ended = command("events", tmp_path / "nothing.sqlite")
     assert ended.code == 2
     assert "nothing.sqlite cannot be read as a database of events" in ended.err
+
+
+def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    connect(tmp_path / "events.sqlite", OUTBOX).close()
+    with pytest.raises(InputError, match="in use for something else, and has no table 'events'"):
+        EventsSink(settings(tmp_path)).open(INFO)
 
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,125 @@
+"""What the journal hears of a daemon: nothing while all is well, one line for each change."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from daemon_stage import Camera, Sleeper, cameras, daemon_of
+
+from edge.config import StreamSettings
+from edge.errors import InputError
+from edge.notices import PERIOD_S, REPEAT_S, Notices
+
+
+class Told:
+    """A daemon's state as it is told to the notices, and what they said of it at each look."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {
+            "cameras": [{"name": "door", "state": "opening", "last_error": None}],
+            "models": [
+                {"name": "m", "backend": "tflite", "precision": "int8", "refused": [], "building": "",
+                 "changed": False}
+            ],
+            "sinks": [{"name": "events", "lost": 0, "last_error": ""}],
+            "reloads": {"done": 0, "refused": 0, "last_error": ""},
+        }  # fmt: skip
+        self.now_s = 0.0
+        self._lines: list[str] = []
+        self._notices = Notices(self, self._lines.append, lambda: self.now_s)  # type: ignore[arg-type]
+
+    def brief(self) -> dict[str, Any]:
+        return self.state
+
+    def after(self, seconds: float = PERIOD_S, **camera: Any) -> list[str]:
+        """What is said so much later of a camera that has changed."""
+        self.state["cameras"] = [self.state["cameras"][0] | camera]
+        self.now_s += seconds
+        self._lines.clear()
+        self._notices.look()
+        return list(self._lines)
+
+
+def test_a_camera_that_comes_and_goes_on_is_not_worth_a_line() -> None:
+    told = Told()
+    assert told.after() == told.after(state="live") == told.after(state="ended") == []
+
+
+def test_a_loss_is_told_once_with_its_reason_and_so_is_its_end() -> None:
+    told = Told()
+    told.after(state="live")
+    assert told.after(state="lost", last_error="the cable") == ["camera door: lost: the cable"]
+    assert told.after() == []
+    assert told.after(state="degraded") == ["camera door: degraded: the cable"]
+    assert told.after(state="live") == ["camera door: live again, after: the cable"]
+    assert told.after(state="ended") == []
+
+
+def test_a_camera_that_never_came_says_why() -> None:
+    told = Told()
+    assert told.after(last_error="wrong password") == ["camera door: opening: wrong password"]
+
+
+def test_a_loss_between_two_looks_is_told() -> None:
+    told = Told()
+    told.after(state="live")
+    assert told.after(last_error="a short one") == ["camera door: live again, after: a short one"]
+
+
+def test_an_error_that_is_worded_anew_each_time_does_not_fill_the_journal() -> None:
+    told = Told()
+    lines = [line for n in range(100) for line in told.after(state="lost", last_error=f"after {n} ms")]
+    assert len(lines) == 1 + 99 * PERIOD_S // REPEAT_S
+
+
+def test_nothing_is_looked_at_twice_in_a_moment() -> None:
+    told = Told()
+    told.after(state="live")
+    assert told.after(PERIOD_S / 2, state="lost", last_error="x") == []
+    assert told.after(PERIOD_S / 2) == ["camera door: lost: x"]
+
+
+def test_losses_of_a_sink_are_summed_up() -> None:
+    told = Told()
+    told.after()
+    (sink,) = told.state["sinks"]
+    sink |= {"lost": 3, "last_error": "disk full"}
+    assert told.after() == ["sink events: 3 lost so far: disk full"]
+    sink["lost"] = 9
+    assert told.after() == []
+    assert told.after(REPEAT_S) == ["sink events: 9 lost so far: disk full"]
+    assert told.after(REPEAT_S) == []
+
+
+def test_a_models_new_backend_and_what_is_built_are_told() -> None:
+    told = Told()
+    told.after()
+    (model,) = told.state["models"]
+    told.state["models"] = [model | {"building": "tensorrt int8"}]
+    assert told.after() == ["model m: building tensorrt int8"]
+    told.state["models"] = [model | {"refused": ["tensorrt int8: no room"]}]
+    assert told.after() == ["model m: refused tensorrt int8: no room"]
+    told.state["models"] = [model | {"backend": "tensorrt", "refused": ["tensorrt int8: no room"]}]
+    assert told.after() == ["model m: tensorrt int8"]
+
+
+def test_a_daemon_tells_of_a_camera_and_of_a_reload_that_it_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.notices.PERIOD_S", 0.0)
+    said: list[str] = []
+
+    def reread() -> StreamSettings:
+        raise InputError("line 3: no such key")
+
+    settings = StreamSettings(cameras=cameras("good", "bad"), frames=300, build_plans=False)
+    sources = {"good": Camera(fps=200), "bad": Camera(fps=200, fails_after=5)}
+    daemon = daemon_of(settings, sources, Sleeper(), reread=reread, say=said.append)
+    daemon.reload()
+    daemon.run()
+    assert "configuration refused, the old one goes on: line 3: no such key" in said
+    losses = [
+        line for line in said if re.fullmatch(r"camera bad: (lost|degraded): the cable was pulled", line)
+    ]
+    assert losses
+    assert not [line for line in said if "good" in line]
