@@ -64,9 +64,13 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
 
 def _own_input(network: Any, data: str) -> InputSpec:
     """Of a model without a card: the size that it states itself."""
-    _, height, width, *_ = network.input_shape
-    if height is None or width is None:
-        raise InputError("The model takes any size and has no card; write one with its input's size.")
+    shape = network.inputs[0].shape
+    if len(shape) != 4 or None in shape[1:3]:
+        raise InputError(
+            f"The model takes {tuple(shape)}; expected (None, height, width, 3). Where it takes any size, write a card "
+            "with its input's."
+        )
+    _, height, width, _ = shape
     return InputSpec(height=height, width=width, resize="letterbox" if is_boxed(data) else "crop")
 
 

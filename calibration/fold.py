@@ -68,8 +68,9 @@ def fold(graph: Graph) -> Graph:
     Raises:
         InputError: a layer has no int8 form here; the message names it and those that have.
     """
-    plain = fold_norms(norm_first(lower(without_effectless(graph))))
-    plain = mean_apart(plain)
+    plain = without_idle_reshapes(without_effectless(graph))
+    _check_norms(plain)
+    plain = mean_apart(fold_norms(norm_first(lower(plain))))
     folded = without_unread(relu_first(without_idle_reshapes(dense_as_convolutions(plain))))
     for node in folded.nodes:
         _check_supported(node)
@@ -159,15 +160,14 @@ def dense_as_convolutions(graph: Graph) -> Graph:
 
 
 def without_idle_reshapes(graph: Graph) -> Graph:
-    """Drop a Reshape or Flatten whose output is, after others like it, what went into the first of them."""
+    """Drop a Reshape or Flatten whose output is what went into it, or into another one somewhere before it."""
 
     def origin(node: Node) -> str | None:
-        name = node.name
+        name, found = node.name, None
         while graph[name].kind in ("Reshape", "Flatten"):
             name = graph[name].inputs[0]
-            if graph[name].shape == node.shape:
-                return name
-        return None
+            found = name if graph[name].shape == node.shape else found
+        return found
 
     alias = {node.name: found for node in graph.nodes if (found := origin(node)) is not None}
     kept = (node for node in graph.nodes if node.name not in alias)
@@ -240,6 +240,16 @@ def without_unread(graph: Graph) -> Graph:
         if node.name in needed:
             needed.update(node.inputs)
     return replace(graph, nodes=tuple(node for node in graph.nodes if node.name in needed))
+
+
+def _check_norms(graph: Graph) -> None:
+    for node in graph.nodes:
+        axis = node.config.get("axis", -1)
+        if node.kind == "BatchNormalization" and axis not in (-1, len(node.shape), [-1], [len(node.shape)]):
+            raise InputError(
+                f"Layer '{node.name}' (BatchNormalization with axis={axis}) has no int8 form here: expected its "
+                "channels last (axis=-1). Export fp32 and fp16 only (--precisions fp32,fp16)."
+            )
 
 
 def _check_supported(node: Node) -> None:
@@ -324,18 +334,30 @@ def _dense(node: Node, graph: Graph, source: Node, lifted: dict[str, Node]) -> N
     kernel, *bias = node.weights
     size: tuple[int, ...] = (1, 1)
     reads = source.name
-    if source.kind == "Flatten" and len(graph[source.inputs[0]].shape) == 3:
+    is_flat = source.kind in ("Flatten", "Reshape") and len(source.shape) == 1
+    if is_flat and len(graph[source.inputs[0]].shape) == 3:
         reads = source.inputs[0]
         size = graph[reads].shape[:2]
-    elif len(source.shape) == 1 and source.name not in lifted:
+    elif len(source.shape) not in (1, 3) or (len(source.shape) == 1 and source.name not in lifted):
+        _check_before(graph, source)
         raise InputError(
-            f"Dense layer '{node.name}' reads a vector that is not made from a map; no int8 form."
+            f"Dense layer '{node.name}' reads {source.shape} of '{source.name}', which is neither a map nor a vector "
+            "made from one; no int8 form. Export fp32 and fp16 only (--precisions fp32,fp16)."
         )
     kept = {key: node.config[key] for key in ("name", "use_bias", "activation")}
     weights: Weights = (kernel.reshape(*size, -1, kernel.shape[1]), *bias)
     shape = (1, 1, *node.shape) if len(node.shape) == 1 else node.shape
     config = {**kept, "filters": kernel.shape[1], "kernel_size": size}
     return replace(node, kind="Conv2D", config=config, weights=weights, inputs=(reads,), shape=shape)
+
+
+def _check_before(graph: Graph, node: Node) -> None:
+    """Raises InputError for the layer without an int8 form that stands nearest before a node, if there is one."""
+    queue = [node]
+    for found in queue:
+        if found.kind not in WRITTEN_OTHERWISE:
+            _check_supported(found)
+        queue += [graph[name] for name in found.inputs]
 
 
 def _lowered(node: Node, lifted: dict[str, Node]) -> list[Node]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from calibration.graph import Graph, Node
-from calibration.reading import affine_node
+from calibration.reading import affine_node, free_name, with_name
 
 FIXED_RANGES: dict[str, tuple[float, float]] = {
     "sigmoid": (0.0, 255 / 256),
@@ -49,11 +49,23 @@ def expanded(graph: Graph, split: Split) -> Graph:
     """Each node replaced by those that `split` makes of it; who read it reads the last of them."""
     alias: dict[str, str] = {}
     nodes: list[Node] = []
+    taken = {node.name for node in graph.nodes}
     for node in graph.nodes:
         parts = split(replace(node, inputs=tuple(alias.get(name, name) for name in node.inputs)))
+        parts = _named_apart(parts, taken - {node.name})
+        taken.update(part.name for part in parts)
         nodes.extend(parts)
         alias[node.name] = parts[-1].name
     return Graph(tuple(nodes), {head: alias[name] for head, name in graph.outputs.items()})
+
+
+def _named_apart(parts: list[Node], taken: set[str]) -> list[Node]:
+    """The parts, those renamed that bear the name of another layer: a user's own `conv_relu` beside our own."""
+    new = {part.name: free_name(part.name, taken) for part in parts}
+    return [
+        with_name(replace(part, inputs=tuple(new.get(name, name) for name in part.inputs)), new[part.name])
+        for part in parts
+    ]
 
 
 def activation_of(node: Node) -> str:

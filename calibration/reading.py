@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.graph import Node
 from edge.errors import InputError
@@ -43,8 +44,13 @@ def _read_into(nodes: list[Node], names: Names, model: Any) -> None:
         if _is_model(call.operation):
             _read_nested(nodes, names, call)
             continue
+        if len(call.output_tensors) > 1:
+            raise InputError(
+                f"'{call.operation.name}' ({type(call.operation).__name__}) has {len(call.output_tensors)} outputs; "
+                "int8 knows layers with one. Export fp32 and fp16 only (--precisions fp32,fp16)."
+            )
         node = _node(call, tuple(names[id(tensor)] for tensor in call.arguments.keras_tensors))
-        node = _with_name(node, _free_name(node.name, {known.name for known in nodes}))
+        node = with_name(node, free_name(node.name, {known.name for known in nodes}))
         nodes.append(node)
         names[id(output)] = node.name
 
@@ -91,8 +97,16 @@ def _node(call: Any, parents: tuple[str, ...]) -> Node:
         return Node(layer.name, _operation_kind(layer, parents), {"name": layer.name}, (), parents, shape)
     own = type(layer).__module__.startswith("keras.")
     kind = type(layer).__name__ if own else f"{CUSTOM}{type(layer).__name__}"
-    weights = tuple(np.asarray(w, np.float32) for w in layer.get_weights())
-    return Node(layer.name, kind, layer.get_config(), weights, parents, shape)
+    # Whatever precision it was trained in, its weights are float32 and so is what is made of it.
+    return Node(layer.name, kind, layer.get_config() | {"dtype": "float32"}, _weights(layer), parents, shape)
+
+
+def _weights(layer: Any) -> tuple[NDArray[np.float32], ...]:
+    """A layer's weights; a low-rank adaptation (LoRA) is part of the kernel then."""
+    weights = layer.get_weights()
+    if getattr(layer, "lora_enabled", False):
+        weights = [layer.kernel, *([layer.bias] if layer.use_bias else [])]
+    return tuple(np.asarray(values, np.float32) for values in weights)
 
 
 def affine_node(name: str, inputs: tuple[str, ...], shape: tuple[int, ...], gain: Any, shift: Any) -> Node:
@@ -117,6 +131,11 @@ def _affine(layer: Any, call: Any) -> Affine | None:
     if kind == "Rescaling":
         return layer.scale, layer.offset
     if kind == "Normalization" and not layer.invert:
+        if np.size(layer.mean) > 1 and np.shape(layer.mean)[-1] != np.size(layer.mean):
+            raise InputError(
+                f"Layer '{layer.name}' (Normalization with axis={layer.axis}) has a mean for each place; int8 "
+                "knows one for each channel (axis=-1), or for all. Export fp32 and fp16 only."
+            )
         gain = 1 / np.maximum(np.sqrt(np.asarray(layer.variance)), 1e-7)
         return gain, -np.asarray(layer.mean) * gain
     if hasattr(layer, "get_weights") or len(call.arguments.keras_tensors) != 1:
@@ -146,13 +165,15 @@ def _operation_kind(operation: Any, parents: tuple[str, ...]) -> str:
     return kind if kind in ("Add", "Multiply") and len(parents) == 2 else f"operation {kind}"
 
 
-def _free_name(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
+    """The name, or where it is taken the first of `name_2`, `name_3`, ... that is not."""
     if name not in taken:
         return name
     return next(f"{name}_{n}" for n in range(2, len(taken) + 3) if f"{name}_{n}" not in taken)
 
 
-def _with_name(node: Node, name: str) -> Node:
+def with_name(node: Node, name: str) -> Node:
+    """The same node under that name."""
     return node if name == node.name else replace(node, name=name, config={**node.config, "name": name})
 
 

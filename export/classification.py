@@ -65,7 +65,13 @@ class Classification:
         """The one head, logits (1, classes)."""
         if len(model.outputs) != 1:
             raise InputError(f"Model '{model.name}' has {len(model.outputs)} outputs; a classifier has one.")
-        return (OutputSpec(name=LOGITS, shape=(1, len(self.test.class_names)), role="logits"),)
+        classes, shape = len(self.test.class_names), tuple(model.outputs[0].shape)
+        if shape[1:] != (classes,):
+            raise InputError(
+                f"Model '{model.name}' gives {shape}; expected (None, {classes}), a score for each of the classes "
+                f"{', '.join(self.test.class_names[:10])}{', ...' if classes > 10 else ''}."
+            )
+        return (OutputSpec(name=LOGITS, shape=(1, classes), role="logits"),)
 
     def golden_inputs(self) -> Image:
         """Made pictures."""

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from calibration.options import Choices, calibration_options
 from calibration.plan import Plan
-from edge.bundle import FORMATS, PRECISIONS, Bundle, InputSpec, Precision
+from edge.bundle import FORMATS, MANIFEST, PRECISIONS, Bundle, InputSpec, Precision
 from edge.errors import CheckFailed, InputError
 from edge.files import sha256
 from edge.interrupt import interrupt_noted
@@ -24,7 +24,7 @@ from train.card import Card, card_path, read_card
 from train.data import load
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
-from train.weights import load_keras
+from train.weights import in_float32, load_keras
 
 
 @click.command()
@@ -71,8 +71,10 @@ def export(
     wanted_formats = _names(formats, (*FORMATS, "tensorrt"), "format")
     wanted_precisions = _names(precisions, PRECISIONS, "precision")
     _check_formats(wanted_formats)
-    _check_parent(out)
-    network = load_keras(model)
+    _check_folder(out, model)
+    if shipped is not None:
+        _check_folder(shipped, model)
+    network = in_float32(load_keras(model))
     card = _card(model, network, data, _size(size) if size else None)
     if card.task == "faces":
         network = resized(network, card.input.height, card.input.width)
@@ -80,6 +82,7 @@ def export(
     choices = choices.or_those_of(made) if made else choices
     settings = choices.settings(card.task, made)
     proof = open_proof(data, card, choices.count, limit, settings.sample)
+    proof.outputs(network)  # refuses what is no classifier or detector of these classes
 
     from export.job import Job
     from export.pack import export_bundle, ship
@@ -122,12 +125,22 @@ def _check_formats(wanted: tuple[str, ...]) -> None:
         raise InputError("A TensorRT plan is built from the ONNX file: pass --formats onnx,tensorrt.")
 
 
-def _check_parent(out: Path) -> None:
-    """Find out before the work, not after it, that the bundle cannot be written."""
+def _check_folder(out: Path, model: Path) -> None:
+    """Find out before the work that the bundle cannot be written, or would take the place of something else."""
     from edge.files import whole_folder
 
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; --out names the bundle's folder.")
+        raise InputError(f"{out} is a file; expected the bundle's folder.")
+    if out.name in ("", ".."):
+        raise InputError(
+            f"'{out}' has no name of its own; expected the bundle's folder, as in build/bundles/mine."
+        )
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).is_file():
+        raise InputError(
+            f"{out} holds other files and no bundle, and a bundle takes the place of its folder. Choose a new one."
+        )
+    if out.is_dir() and model.resolve().is_relative_to(out.resolve()):
+        raise InputError(f"{model} lies in {out}, whose place the bundle takes. Choose another folder.")
     try:
         with whole_folder(out / ".probe" if out.is_dir() else out):
             raise _Probed
@@ -149,6 +162,12 @@ def _size(text: str) -> tuple[int, int]:
 
 def _card(path: Path, network: Any, data: str, size: tuple[int, int] | None) -> Card:
     """The model's card, with the input size that was asked for."""
+    dtype = network.inputs[0].dtype
+    if "float" not in dtype:
+        raise InputError(
+            f"{path} takes {dtype}; expected float32, RGB as (x - 128) / 128. Build it with keras.Input(..., "
+            "dtype='float32'); where it wants 0 to 255, put keras.layers.Rescaling(128, offset=128) first."
+        )
     card = read_card(path) if card_path(path).exists() else _own_card(path, network, data, size)
     if size is None or size == (card.input.width, card.input.height):
         return card
@@ -163,11 +182,13 @@ def _card(path: Path, network: Any, data: str, size: tuple[int, int] | None) -> 
 
 def _own_card(path: Path, network: Any, data: str, size: tuple[int, int] | None) -> Card:
     """A user's own model without a card is described by itself and its data."""
-    _, height, width, *channels = network.input_shape if len(network.inputs) == 1 else (None, 0, 0)
+    shape = network.inputs[0].shape
+    is_picture = len(network.inputs) == 1 and len(shape) == 4 and shape[-1] == 3
+    height, width = shape[1:3] if is_picture else (None, None)
     boxed = is_boxed(data)
     if size and boxed:
         width, height = size
-    if channels != [3] or height is None or width is None:
+    if not is_picture or height is None or width is None:
         raise InputError(
             f"{path} takes {network.input_shape}; expected (None, height, width, 3), RGB as (x - 128) / 128."
         )

@@ -13,14 +13,18 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from calibration.fold import WEIGHTED
-from calibration.graph import Graph, Node, heads
+from calibration.graph import Graph, heads
 from calibration.plan import Plan
 from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.native import logger_held_back, stderr_held_back
+from export.onnx_convolutions import (
+    computed_biases_apart,
+    float_kernels_apart,
+    large_biases_apart,
+    quantize_kernels,
+)
 
 OPSET = 18
 OPSET_INT8 = 19
@@ -49,10 +53,10 @@ def int8(graph: Graph, plan: Plan) -> bytes:
     """
     body = _converted(simulate(graph, plan, "onnx", batch=1), {_FAKE_QUANT: (_quantize_dequantize, [])})
     _round_after_copies(body.graph)
-    _float_kernels_apart(body.graph)
-    _quantize_kernels(body.graph, graph, plan)
+    float_kernels_apart(body.graph)
+    quantize_kernels(body.graph, graph, plan)
     half = _in_float16(body)
-    _large_biases_apart(half.graph)
+    large_biases_apart(half.graph)
     return _checked(_with_pixel_input(half), OPSET_INT8)
 
 
@@ -90,6 +94,7 @@ def _converted(model: Any, handlers: Handlers | None = None) -> Any:
             inputs_as_nchw=[_BODY_INPUT],
         )
         converted = _optimised_again(converted)
+    computed_biases_apart(converted.graph)
     # TensorFlow sorts a dictionary by its keys.
     ordered = sorted(converted.graph.output, key=lambda output: names.index(output.name))
     del converted.graph.output[:]
@@ -212,116 +217,6 @@ def _round_after_copies(graph: Any) -> None:
         for node in roundings:
             if node.output[0] not in read and node in graph.node:
                 graph.node.remove(node)
-
-
-def _float_kernels_apart(graph: Any) -> None:
-    """Give layers in float kernels of their own: tf2onnx stores equal constants once."""
-    from onnx import numpy_helper
-
-    real = _dequantized(graph)
-    convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    shared = {conv.input[1] for conv in convolutions if conv.input[0] in real}
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for conv in convolutions:
-        name, own = conv.input[1], f"{conv.input[1]}_float"
-        if name not in shared or conv.input[0] in real:
-            continue
-        if own not in constants:
-            constants[own] = numpy_helper.from_array(numpy_helper.to_array(constants[name]), own)
-            graph.initializer.append(constants[own])
-        conv.input[1] = own
-
-
-def _quantize_kernels(onnx_graph: Any, graph: Graph, plan: Plan) -> None:
-    """Store the kernel of each convolution that reads int8 as int8 with a DequantizeLinear by output channel.
-
-    The kernels already hold rounded values, so the division is exact. They are found by content:
-    names do not survive the conversion, equal kernels have equal scales.
-    """
-    from onnx import helper, numpy_helper
-
-    rounded = [
-        node
-        for node in plan.rounded(graph, "onnx").nodes
-        if node.kind in WEIGHTED and node.name not in plan.float_layers
-    ]
-    scales = {_onnx_kernel(node).tobytes(): plan.kernel_scales[node.name] for node in rounded}
-    initializers = {tensor.name: tensor for tensor in onnx_graph.initializer}
-    done: set[str] = set()
-    dequantize = []
-    for conv in _int8_convolutions(onnx_graph):
-        name = conv.input[1]
-        conv.input[1] = f"{name}_dequantized"
-        if name in done:
-            continue
-        done.add(name)
-        kernel = numpy_helper.to_array(initializers[name])
-        step = np.array(scales[kernel.tobytes()], np.float32)
-        integers = np.rint(kernel / step[:, None, None, None]).astype(np.int8)
-        initializers[name].CopyFrom(numpy_helper.from_array(integers, name))
-        zeros = np.zeros(len(step), np.int8)
-        onnx_graph.initializer.append(numpy_helper.from_array(step, f"{name}_scale"))
-        onnx_graph.initializer.append(numpy_helper.from_array(zeros, f"{name}_zero"))
-        inputs = [name, f"{name}_scale", f"{name}_zero"]
-        dequantize.append(
-            helper.make_node("DequantizeLinear", inputs, [conv.input[1]], name=f"{name}_dq", axis=0)
-        )
-    body = list(onnx_graph.node)
-    del onnx_graph.node[:]
-    onnx_graph.node.extend([*dequantize, *body])
-
-
-def _int8_convolutions(graph: Any) -> list[Any]:
-    """Those whose pixels come out of a DequantizeLinear: the others stay in float."""
-    real = _dequantized(graph)
-    return [node for node in graph.node if node.op_type == "Conv" and node.input[0] in real]
-
-
-def _dequantized(graph: Any) -> set[str]:
-    return {name for node in graph.node if node.op_type == "DequantizeLinear" for name in node.output}
-
-
-def _onnx_kernel(node: Node) -> NDArray[np.float32]:
-    """The kernel in ONNX's layout: (out, in, h, w), a depthwise one (in * multiplier, 1, h, w)."""
-    kernel = node.weights[0]
-    if node.kind == "DepthwiseConv2D":
-        height, width = kernel.shape[:2]
-        return np.ascontiguousarray(kernel.reshape(height, width, 1, -1).transpose(3, 2, 0, 1))
-    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
-
-
-def _large_biases_apart(graph: Any) -> None:
-    """Add a bias by a node of its own where ONNX Runtime would spoil it.
-
-    Its optimiser WeightBiasQuantization divides the bias of a convolution between Q/DQ by the product of both
-    scales, in float16: beyond 65,504, or where the product is too small for a float16, infinity becomes an
-    arbitrary integer (seen in 1.32: a channel with the bias 2.77 gave 0). An addition it leaves alone.
-    """
-    from onnx import helper, numpy_helper
-
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    made = {name: node for node in graph.node for name in node.output}
-    for conv in [node for node in _int8_convolutions(graph) if len(node.input) > 2]:
-        bias, *steps = (
-            numpy_helper.to_array(constants[name])
-            for name in (conv.input[2], *(made[source].input[1] for source in conv.input[:2]))
-        )
-        if not _overflows(bias, steps[0] * steps[1]):
-            continue
-        name, output = conv.input.pop(), conv.output[0]
-        shaped = numpy_helper.from_array(bias.reshape(1, -1, 1, 1), f"{conv.name}_bias_apart")
-        graph.initializer.append(shaped)
-        conv.output[0] = f"{output}_unbiased"
-        add = helper.make_node("Add", [conv.output[0], shaped.name], [output], name=f"{conv.name}_bias")
-        graph.node.insert(list(graph.node).index(conv) + 1, add)
-        if not any(name in node.input for node in graph.node):
-            graph.initializer.remove(constants[name])
-
-
-def _overflows(bias: NDArray[np.float16], step: NDArray[np.float16]) -> bool:
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        steps = np.where(bias == 0, 0, bias / step)
-    return not bool(np.isfinite(steps).all())
 
 
 def _in_float16(model: Any) -> Any:

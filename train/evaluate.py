@@ -125,7 +125,7 @@ def keras_outputs(model: keras.Model, images: Image, advance: Advance | None = N
 
     parts = []
     for start in range(0, len(images), BATCH):
-        seen = model(normalise(images[start : start + BATCH]), training=False)
+        (seen,) = keras.tree.flatten(model(normalise(images[start : start + BATCH]), training=False))
         parts.append(np.asarray(keras.ops.convert_to_numpy(seen), np.float32))
         if advance:
             advance(len(parts[-1]))
@@ -157,12 +157,12 @@ def check_labels(data: LabelledImages, labels: tuple[str, ...], model: str) -> N
         raise InputError(
             f"{data.source} has {len(data.class_names)} classes, {model} has {len(labels)}: "
             f"{_shortened(data.class_names)} against {_shortened(labels)}. "
-            "Evaluate on the data set it was made for."
+            "Take the data set it was made for."
         )
     at = int(np.argmax([a != b for a, b in zip(data.class_names, labels, strict=True)]))
     raise InputError(
         f"{data.source} and {model} disagree on class {at}: '{data.class_names[at]}' against '{labels[at]}'. "
-        "Evaluate on the data set it was made for, or name the class folders as its labels."
+        "Take the data set it was made for, or name the class folders as its labels."
     )
 
 

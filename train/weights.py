@@ -39,6 +39,24 @@ def load_keras(path: Path) -> keras.Model:
         ) from error
 
 
+def in_float32(model: keras.Model) -> keras.Model:
+    """The same network and weights, computing in float32 whatever precision it was trained in.
+
+    A model that does so already is returned as it is.
+    """
+    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "compute_dtype")]
+    if all(layer.compute_dtype == layer.variable_dtype for layer in layers):
+        return model
+    keras = import_keras()
+
+    def plain(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+
+    copy = keras.models.clone_model(model, clone_function=plain, recursive=True)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def save_keras(model: keras.Model, path: Path) -> None:
     """Write a `.keras` file, whole or not at all.
 

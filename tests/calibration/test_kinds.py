@@ -19,6 +19,7 @@ from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.pixels import normalise
 from export import lint, onnx
+from train.weights import in_float32
 
 Body = Callable[[Any], Any]
 
@@ -97,6 +98,23 @@ KINDS: dict[str, Body] = {
         _norm()(layers.ReLU()(layers.Dense(8)(layers.GlobalAveragePooling2D()(x))))
     ),
     "rescaling": lambda x: _convolution(4, 1)(layers.Rescaling(2.0, offset=0.25)(x)),
+    "a sum of two vectors": lambda x: layers.Add()(
+        [layers.Dense(6)(layers.GlobalAveragePooling2D()(x)), layers.Dense(6)(layers.GlobalMaxPooling2D()(x))]
+    ),
+    "a vector added to a map": lambda x: layers.Add()(
+        [_convolution(8, 3, padding="same")(x), layers.GlobalAveragePooling2D(keepdims=True)(x)]
+    ),
+    "vectors flattened and reshaped": lambda x: layers.Reshape((4,))(
+        layers.Dense(4, activation="relu")(
+            layers.Flatten()(layers.Reshape((8,))(layers.GlobalMaxPooling2D()(x)))
+        )
+    ),
+    "a map reshaped to a vector": lambda x: layers.Dense(6)(layers.Reshape((-1,))(layers.MaxPooling2D(4)(x))),
+    "a layer that has the name of one of ours": lambda x: layers.ReLU(name="c1_relu")(
+        _convolution(8, 3, activation="swish", name="c1_relu_2")(
+            _convolution(8, 3, activation="relu", name="c1")(x)
+        )
+    ),
     "a model inside": lambda x: keras.Sequential(
         [keras.Input((16, 16, 8)), layers.Conv2D(4, 3, name="inner", activation="relu")], name="backbone"
     )(x),
@@ -124,6 +142,10 @@ VARIANTS = frozenset(
         "norm and relu of a maximum",
         "padding",
         "rescaling",
+        "a vector added to a map",
+        "vectors flattened and reshaped",
+        "a map reshaped to a vector",
+        "a layer that has the name of one of ours",
         "a model inside",
         "a layer called twice",
     }
@@ -215,11 +237,47 @@ class Doubling(layers.Layer):
         (lambda x: keras.ops.sqrt(x), "operation Sqrt"),
         (lambda x: x / keras.ops.sum(x, axis=3, keepdims=True), "operation Sum"),
         (lambda x: layers.Subtract(name="less")([x, x]), "'less' .Subtract"),
+        (lambda x: keras.ops.split(x, 2, axis=3)[0], r"'split' \(Split\) has 2 outputs"),
+        (
+            lambda x: layers.BatchNormalization(axis=1, name="rows")(x),
+            "'rows' .BatchNormalization with axis=1",
+        ),
+        (
+            lambda x: layers.Normalization(
+                (1, 2, 3), mean=np.zeros((16, 16, 8)), variance=np.ones((16, 16, 8)), name="places"
+            )(x),
+            r"'places' \(Normalization with axis=\(1, 2, 3\)",
+        ),
+        (lambda x: layers.Dense(4, name="rows")(layers.Reshape((256, 8))(x)), r"'rows' reads \(256, 8\)"),
+        (
+            lambda x: layers.Dense(4)(
+                layers.GlobalAveragePooling1D(name="mean")(layers.Reshape((256, 8))(x))
+            ),
+            "'mean'",
+        ),
     ],
 )
 def test_what_int8_does_not_know_is_refused_by_name(body: Body, named: str) -> None:
     with pytest.raises(InputError, match=named):
         fold(read(_model(body)))
+
+
+def test_a_network_in_mixed_precision_and_an_adapted_one_are_those_of_their_weights(
+    images: np.ndarray,
+) -> None:
+    def body(x: Any) -> Any:
+        x = layers.Conv2D(8, 3, padding="same", dtype="mixed_bfloat16")(x)
+        dense = layers.Dense(6, lora_rank=2, name="adapted", dtype="float32")
+        return dense(layers.GlobalAveragePooling2D()(x))
+
+    model = _model(body)
+    graph = fold(read(model))
+    assert all(node.config.get("dtype", "float32") == "float32" for node in graph.nodes)
+    wanted = infer(in_float32(model), normalise(images))["logits"]
+    found = infer(build(graph), normalise(images))["logits"]
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+    without = model.get_layer("adapted")._kernel.numpy()
+    assert np.abs(model.get_layer("adapted").kernel.numpy() - without).max() > 0.01
 
 
 def test_two_inputs_are_refused_by_name() -> None:

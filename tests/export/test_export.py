@@ -140,6 +140,73 @@ def test_a_wrong_choice_is_refused(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_folder_that_is_no_bundle_is_left_alone(lenet: Path, command: Command, tmp_path: Path) -> None:
+    models, bundle = tmp_path / "models", tmp_path / "bundle"
+    for folder in (models, bundle):
+        folder.mkdir()
+        shutil.copy(lenet, folder / "my.keras")
+    (bundle / "manifest.json").touch()
+    for model, option, folder, said in (
+        (lenet, "--out", models, "holds other files and no bundle"),
+        (lenet, "--shipped", models, "holds other files and no bundle"),
+        (bundle / "my.keras", "--out", bundle, "lies in"),
+        (lenet, "--out", ".", "no name of its own"),
+    ):
+        out = () if option == "--out" else ("--out", tmp_path / "b")
+        ended = command("export", model, *out, option, folder, "--data", "digits")
+        assert (ended.code, ended.out) == (2, "")
+        assert said in ended.err
+    assert [path.name for path in models.iterdir()] == ["my.keras"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "units", "said"),
+    [
+        ((16, 16, 3), "uint8", 10, "takes uint8; expected float32"),
+        ((768,), "float32", 10, r"takes (None, 768); expected (None, height, width, 3)"),
+        (
+            (16, 16, 3),
+            "float32",
+            12,
+            r"gives (None, 12); expected (None, 10), a score for each of the classes 0, 1",
+        ),
+        ((16, 16, 3), "float32", 0, r"gives (None, 1, 1, 10); expected (None, 10)"),
+    ],
+    ids=["bytes", "flat", "classes", "map"],
+)
+def test_a_model_that_does_not_fit_is_refused_before_the_work(
+    command: Command, tmp_path: Path, shape: tuple[int, ...], dtype: str, units: int, said: str
+) -> None:
+    import keras
+
+    x = pixels = keras.Input(shape, dtype=dtype)
+    if dtype == "uint8":
+        x = keras.layers.Rescaling(1 / 128, offset=-1.0)(x)
+    flat = keras.layers.Dense(units)(keras.layers.Flatten()(x)) if units else keras.layers.Conv2D(10, 16)(x)
+    keras.Model(pixels, flat).save(tmp_path / "own.keras")
+    ended = command("export", tmp_path / "own.keras", "--out", tmp_path / "b", "--data", "digits")
+    assert ended.code == 2
+    assert said in ended.err
+    assert "calibrating" not in ended.out
+
+
+def test_a_model_of_mixed_precision_with_a_named_output_is_exported(command: Command, tmp_path: Path) -> None:
+    import keras
+
+    half = {"dtype": "mixed_float16"}
+    pixels = keras.Input((16, 16, 3))
+    inner = keras.Sequential([keras.Input((8, 8, 4)), keras.layers.Conv2D(4, 3, **half)], name="inner")
+    x = inner(keras.layers.Conv2D(4, 3, 2, padding="same", activation="relu", **half)(pixels))
+    logits = keras.layers.Dense(10, dtype="float32")(keras.layers.GlobalAveragePooling2D(**half)(x))
+    keras.Model(pixels, {"probs": logits}).save(tmp_path / "own.keras")
+    args = ("--data", "digits", "--limit", "50", "--samples", "64", "--max-drop", "100", "--no-repair")
+    ended = command("export", tmp_path / "own.keras", "--out", tmp_path / "b", *args)
+    assert ended.code == 0, ended.err
+    metrics = {(a.format, a.precision): a.metrics for a in Bundle.open(tmp_path / "b").manifest.artefacts}
+    assert len(metrics) == 6
+    assert metrics["tflite", "fp32"].max_error < 1e-5, "it is proven against the network in float32"
+
+
 def test_data_with_other_classes_are_refused(lenet: Path, command: Command, tmp_path: Path) -> None:
     data = _pictures(tmp_path / "data", ("cat", "dog"))
     ended = command("export", lenet, "--out", tmp_path / "b", "--data", data)
