@@ -22,7 +22,7 @@ from train.choices.initialise import initialise
 from train.choices.inputs import input_layer
 from train.choices.optimise import optimiser, regularised
 from train.choices.structure import Structure, rebuilt
-from train.data import SPLITS, LabelledImages, check_classes, load, pick
+from train.data import SPLITS, LabelledImages, check_classes, load, pick, pick_in_proportion
 from train.distil import Teacher, soft_targets
 from train.evaluate import keras_top1
 from train.fit import About, Metrics
@@ -136,14 +136,18 @@ class ClassifierLesson:
 
 
 def training_split(images: LabelledImages, recipe: Recipe) -> tuple[LabelledImages, LabelledImages | None]:
-    """The images to train on, and those held out for validation (None where the recipe holds none)."""
+    """The images to train on, and those held out for validation (None where the recipe holds none).
+
+    Of each class as large a part is held out; raises InputError where that leaves nothing of one.
+    """
     if recipe.hold_out == 0:
         return images, None
     if recipe.hold_out >= len(images):
         raise InputError(f"hold_out={recipe.hold_out} leaves nothing of {len(images)} images to train on.")
-    aside = pick(images, recipe.hold_out)
-    rest = np.setdiff1d(np.arange(len(images)), aside)
-    return images.take(rest, f" without {recipe.hold_out}"), images.take(aside, " held out")
+    aside = pick_in_proportion(images, recipe.hold_out)
+    rest = images.take(np.setdiff1d(np.arange(len(images)), aside), f" without {recipe.hold_out}")
+    check_classes(rest)
+    return rest, images.take(aside, " held out")
 
 
 def build(recipe: Recipe, classes: int, images: Image) -> keras.Model:

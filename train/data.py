@@ -150,6 +150,17 @@ def pick(data: LabelledImages, count: int, seed: int = 0) -> NDArray[np.int64]:
     return np.sort(chosen)
 
 
+def pick_in_proportion(data: LabelledImages, count: int, seed: int = 0) -> NDArray[np.int64]:
+    """`count` indices, of each class as large a part, the same ones for the same seed, ascending."""
+    order = np.random.default_rng(seed).permutation(len(data))
+    part = np.empty(len(data))
+    for label in np.unique(data.labels):
+        members = order[data.labels[order] == label]
+        part[members] = (np.arange(len(members)) + 0.5) / len(members)
+    chosen = order[np.argsort(part[order], kind="stable")][:count]
+    return np.sort(chosen)
+
+
 def few(data: LabelledImages, limit: int | None) -> LabelledImages:
     """That many of the images, spread over the classes; all of them without a limit, or with fewer of them."""
     return data.take(pick(data, limit), f" {limit} of {len(data)}") if limit and limit < len(data) else data

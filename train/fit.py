@@ -126,8 +126,10 @@ class _Run:
         return self.seconds_before + time.monotonic() - self.begun_s
 
     def save_when_due(self) -> None:
-        if time.monotonic() - self.saved_s < self.interval_s:
-            return
+        if time.monotonic() - self.saved_s >= self.interval_s:
+            self.save()
+
+    def save(self) -> None:
         recipe, sha256 = self.lesson.recipe.as_dict(), self.lesson.about.data.sha256
         about = (self.metrics, self.seconds, self.alarm.first, tuple(self.history))
         state = State(recipe, sha256, self.step, *about)
@@ -193,6 +195,10 @@ def _train_epoch(run: _Run, epoch: int, watcher: Watcher) -> None:
     ):
         for inputs, targets in ready:
             if stopped.is_set():
+                if (
+                    run.checkpoint.is_file()
+                ):  # after the first minutes nothing is lost, before them nothing is left
+                    run.save()
                 break
             run.save_when_due()
             run.model.reset_metrics()  # Not every version of Keras starts anew with each batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,15 +69,21 @@ class Job:
         return self.out / f"{self.recipe.name}.checkpoint.keras"
 
     def run(self) -> Card:
-        """Train, test once, write the model and its card.
+        """Train, write the model, test it once and write its card.
 
         What can go wrong early does: data, output folder and network are tried before the training.
 
         Raises:
-            InputError: data, recipe, checkpoint or output folder are wrong.
+            InputError: data, recipe, checkpoint or output folder are wrong, or another training's checkpoint
+                would be overwritten.
             CheckFailed: a check before the training failed, or it diverged.
         """
         check_writable(self.out, "--out")
+        if self.checkpoint.is_file() and not self.resume:
+            raise InputError(
+                f"{self.checkpoint} is what a training left that was stopped. Go on with --resume; to begin anew, "
+                "remove it or choose another folder with --out."
+            )
         if self.tensorboard is not None:
             check_writable(self.tensorboard, "--tensorboard")
         if self.report:
@@ -85,8 +92,8 @@ class Job:
         lesson = self.lesson()
         images = self._judged(lesson)
         trained = self._fit(lesson)
-        metrics = _last_epoch(trained.metrics) | lesson.test(trained.model)
         save_keras(trained.model, self.model_path)
+        metrics = _last_epoch(trained.metrics) | lesson.test(trained.model)
         self.written(lesson, trained.model)
         card = self._card(lesson, trained, metrics)
         write_card(card, self.model_path)
@@ -164,7 +171,8 @@ class Job:
 
 
 def _rounded(metrics: Metrics) -> Metrics:
-    return {name: round(value, 4) for name, value in metrics.items()}
+    """What a card can hold: JSON has no NaN, which an AP without a face is."""
+    return {name: round(value, 4) for name, value in metrics.items() if math.isfinite(value)}
 
 
 def _tell_if_slow(console: Console, recipe: AnyRecipe) -> None:

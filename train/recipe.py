@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields, replace
@@ -175,12 +176,26 @@ Rules = dict[str, Rule]
 
 
 def check_fields(recipe: Any, rules: Rules) -> None:
-    """Raises InputError for the first field that breaks its rule."""
+    """Raises InputError for the first field that is of another type or breaks its rule."""
+    for name, kind in get_type_hints(type(recipe)).items():
+        if kind in _KINDS and not _is_a(kind, getattr(recipe, name)):
+            raise InputError(
+                f"Recipe {recipe.name}: {name} must be {_KINDS[kind]}, got {getattr(recipe, name)!r}."
+            )
     for name, (holds, rule) in rules.items():
         value = getattr(recipe, name)
         if not holds(value):
             near = meant(value, rule.removeprefix(_ONE_OF).split(", ")) if rule.startswith(_ONE_OF) else ""
             raise InputError(f"Recipe {recipe.name}: {name} must be {rule}, got {value!r}.{near}")
+
+
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def meant(word: str, known: Iterable[str]) -> str:
@@ -270,6 +285,8 @@ def load_recipe(name_or_path: str) -> AnyRecipe:
     if spec is None or spec.loader is None:
         raise InputError(f"{path} cannot be imported as Python.")
     module = importlib.util.module_from_spec(spec)
+    if path.parent != RECIPES_FOLDER:  # an architecture of one's own may lie beside it
+        sys.path.append(str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
     except InputError:
@@ -301,15 +318,14 @@ def changed(recipe: AnyRecipe, assignments: tuple[str, ...]) -> AnyRecipe:
 
 
 def _parsed(key: str, text: str, kind: Any) -> Any:
-    expected, parse = _PARSERS.get(kind, ("text", str))
     try:
-        return parse(text)
+        return _PARSERS.get(kind, str)(text)
     except (ValueError, KeyError) as error:
-        raise InputError(f"{key} takes {expected}, got '{text}'.") from error
+        raise InputError(f"{key} takes {_KINDS[kind]}, got '{text}'.") from error
 
 
-_PARSERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
-    int: ("a whole number", int),
-    float: ("a number", float),
-    bool: ("true or false", lambda text: {"true": True, "false": False}[text.lower()]),
+_PARSERS: dict[Any, Callable[[str], Any]] = {
+    int: int,
+    float: float,
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
 }

@@ -31,6 +31,12 @@ NEAR = 0.05
 SMALL = 0.3
 """Standard deviation of the logits below which a head counts as starting near zero."""
 
+ZERO = 0.01
+"""To what spread logits are brought whose first loss says nothing of the targets, as it is."""
+
+LOOKED_AT = 32
+"""Examples that a classifier's layers and first loss are judged by: of one or two, half the units may be dead."""
+
 WORST = 3.0
 """A head that starts further off than so many times that is broken, however the logits are scaled."""
 
@@ -87,7 +93,7 @@ def quick(lesson: Lesson) -> Sanity:
     """
     keras.utils.set_random_seed(lesson.recipe.seed)
     model = lesson.compiled()
-    inputs, targets = _examples(lesson, 1)
+    inputs, targets = _examples(lesson, LOOKED_AT if lesson.about.task == "classification" else 1)
     check_batch(model, len(inputs))
     numbers = _numbers(inputs)
     if not numbers.passed:
@@ -167,8 +173,10 @@ def _first_loss(lesson: Lesson, loss: Any, targets: NDArray[Any], logits: NDArra
             "The head's initial weights or its inputs are too large: see the layers, or another initialiser."
         )
         return Finding(name, False, f"{value:.3g}, the logits spread by {spread:.2g}; {expected}", cause)
-    if spread >= SMALL:  # No guess: what the head says by chance costs more, about half its variance.
-        value = float(loss(targets, logits * (NEAR / spread)))
+    # What a head says by chance costs about half its variance more, and of two classes, uneven ones or few
+    # examples something either way: no fault of theirs.
+    if spread >= SMALL or abs(value / guessing - 1) > NEAR:
+        value = float(loss(targets, logits * (ZERO / spread))) if spread > ZERO else value
         expected = f"with the logits, which spread by {spread:.2f}, brought near zero; {expected}"
     found = f"{value:.3f}, {expected}"
     if _probabilities(logits):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ from hypothesis import strategies as st
 
 from edge.errors import InputError
 from train.card import read_card
-from train.data import LabelledImages, load, pick
+from train.classifier import training_split
+from train.data import LabelledImages, load, pick, pick_in_proportion
+from train.recipe import Recipe
+
+RECIPE = Recipe("any", "m:f", "digits", 1)
 
 
 def write_pictures(folder: Path, count: int, grey: int = 0, size: tuple[int, int] = (40, 50)) -> None:
@@ -248,6 +253,34 @@ def test_pick_is_balanced_and_repeats(labels: list[int], count: int, seed: int) 
     short_of_one = taken[taken < there]  # Only a class with none left may stay behind the others.
     assert not len(short_of_one) or taken.max() - short_of_one.min() <= 1
     assert np.array_equal(chosen, pick(data, count, seed))
+
+
+def _labelled(labels: list[int]) -> LabelledImages:
+    return LabelledImages(
+        np.zeros((len(labels), 1, 1, 3), np.uint8),
+        np.array(labels, np.int64),
+        tuple("abcde"[: max(labels) + 1]),
+        "made",
+    )
+
+
+@given(st.lists(st.integers(1, 40), min_size=2, max_size=5), st.floats(0.05, 0.5), st.integers(0, 9))
+def test_a_hold_out_takes_as_large_a_part_of_each_class(sizes: list[int], part: float, seed: int) -> None:
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    count = int(part * len(labels))
+    chosen = pick_in_proportion(_labelled(labels.tolist()), count, seed)
+    assert len(np.unique(chosen)) == len(chosen) == count
+    assert np.array_equal(chosen, np.sort(chosen))
+    taken = np.bincount(labels[chosen], minlength=len(sizes))
+    assert (np.abs(taken - count / len(labels) * np.array(sizes)) <= 1 + len(sizes) / 2).all()
+
+
+def test_a_class_that_would_be_held_out_whole_is_named() -> None:
+    data = _labelled([0] * 9 + [1])
+    with pytest.raises(InputError, match="no image of b"):
+        training_split(data, replace(RECIPE, hold_out=9))
+    left, _ = training_split(data, replace(RECIPE, hold_out=4))
+    assert set(left.labels) == {0, 1}
 
 
 def test_pick_depends_on_the_seed() -> None:

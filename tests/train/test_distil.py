@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import pytest
 
+from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.pixels import normalise
 from train.augment import View, viewed
+from train.card import Card, write_card
 from train.classifier import ClassifierLesson
 from train.data import LabelledImages
 from train.distil import Teacher, soft_targets
@@ -116,3 +118,14 @@ def test_a_teacher_of_other_classes_is_refused(data: LabelledImages, recipe: Rec
     network(classes=5).save(tmp_path / "five.keras")
     with pytest.raises(InputError, match=r"\(None, 5\); the pupil takes .* \(None, 3\)"):
         Teacher(data, replace(recipe, teacher=str(tmp_path / "five.keras")))
+
+
+def test_a_teacher_whose_classes_stand_in_another_order_is_refused(
+    data: LabelledImages, recipe: Recipe
+) -> None:
+    card = Card(
+        name="teacher", labels=("a", "c", "b"), input=InputSpec(height=SIZE, width=SIZE, resize="crop")
+    )
+    write_card(card, Path(recipe.teacher))
+    with pytest.raises(InputError, match="disagree on class 1: 'b' against 'c'"):
+        Teacher(data, recipe)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import InputError
+from train.architecture import architecture
 from train.choices import ACTIVATIONS, INITIALISERS, OPTIMISERS, PREPROCESSES, SCHEDULES
 from train.recipe import RECIPES_FOLDER, Recipe, changed, load_recipe
 
@@ -100,6 +103,38 @@ def test_a_recipe_may_lie_anywhere(tmp_path: Path) -> None:
     path = tmp_path / "own.py"
     path.write_text("from train.recipe import Recipe\nRECIPE = Recipe('own', 'm:f', 'digits', epochs=2)")
     assert load_recipe(str(path)) == Recipe("own", "m:f", "digits", epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("hold_out=0.1", "hold_out must be a whole number, got 0.1"),
+        ("epochs=2.5", "epochs must be a whole number, got 2.5"),
+        ("height='32'", "height must be a whole number, got '32'"),
+        ("flip='false'", "flip must be true or false, got 'false'"),
+        ("seed=True", "seed must be a whole number, got True"),
+        ("model=print", "model must be text, got <built-in"),
+    ],
+)
+def test_a_field_of_another_type_is_refused(tmp_path: Path, field: str, words: str) -> None:
+    given = {"model": "'a:b'", "epochs": "1"} | dict([field.split("=")])
+    fields = ", ".join(f"{key}={value}" for key, value in given.items())
+    (tmp_path / "mine.py").write_text(
+        f"from train.recipe import Recipe\nRECIPE = Recipe(name='mine', data='digits', {fields})\n"
+    )
+    with pytest.raises(InputError, match=re.escape(words)):
+        load_recipe(str(tmp_path / "mine.py"))
+
+
+def test_an_architecture_may_lie_beside_its_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_own_net.py").write_text("from train.models.lenet import lenet5 as net\n")
+    (tmp_path / "mine.py").write_text(
+        "from train.recipe import Recipe\n"
+        "RECIPE = Recipe(name='mine', model='my_own_net:net', data='digits', epochs=1)\n"
+    )
+    recipe = load_recipe(str(tmp_path / "mine.py"))
+    assert architecture(recipe.model, 32, 32, 10).name == "lenet5"
 
 
 def test_an_unknown_name_lists_the_known() -> None:

@@ -122,6 +122,35 @@ def test_a_head_near_zero_is_measured_as_it_is(digits: LabelledImages) -> None:
     assert "brought near zero" not in found.found
 
 
+@pytest.mark.parametrize(("uneven", "batch_size"), [(True, 32), (False, 1)])
+def test_two_uneven_classes_and_single_pictures_are_no_fault(
+    digits: LabelledImages, uneven: bool, batch_size: int
+) -> None:
+    """Guessing of two classes costs more or less than log 2 where the head leans to the rarer one or the other."""
+    if uneven:
+        few = np.concatenate(
+            [np.flatnonzero(digits.labels == 3)[:140], np.flatnonzero(digits.labels == 8)[:14]]
+        )
+        labels = (digits.labels[few] == 8).astype(np.int64)
+        digits = LabelledImages(digits.images[few], labels, ("3", "8"), "made")
+    for seed in range(6):
+        quick(lesson(digits, seed=seed, batch_size=batch_size)).require()
+
+
+def test_targets_that_are_not_the_labels_are_found_near_zero(digits: LabelledImages) -> None:
+    """A loss that takes logits for probabilities: -log of a clipped number, however small they are."""
+    wrong = lesson(digits, model=f"{HERE}:small_head")
+    compiled = wrong.compiled
+
+    def with_probabilities() -> keras.Model:
+        model = compiled()
+        model.compile("sgd", keras.losses.CategoricalCrossentropy(from_logits=False), jit_compile=False)
+        return model
+
+    wrong.compiled = with_probabilities  # type: ignore[method-assign]
+    assert by_name(quick(wrong))["first loss"].passed is False
+
+
 def test_label_smoothing_does_not_change_what_guessing_costs(digits: LabelledImages) -> None:
     changed = lesson(digits, model=f"{HERE}:small_head", label_smoothing=0.2)
     assert by_name(quick(changed))["first loss"].passed

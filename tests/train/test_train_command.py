@@ -108,6 +108,38 @@ def test_ctrl_c_leaves_the_checkpoint_and_says_how_to_go_on(
     assert [path.name for path in tmp_path.iterdir()] == ["lenet-digits.checkpoint.keras"]
 
 
+def test_a_checkpoint_is_not_overwritten_by_a_training_that_begins_anew(
+    tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    checkpoint = tmp_path / "lenet-digits.checkpoint.keras"
+    checkpoint.write_text("of hours")
+    ended = command("train", *SHORT, "--out", tmp_path)
+    assert ended.code == 2
+    assert "Go on with --resume; to begin anew, remove it" in ended.err
+    assert checkpoint.read_text() == "of hours"
+
+
+def test_ctrl_c_loses_nothing_once_there_is_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
+) -> None:
+    steps: list[int] = []
+
+    def step_done(watch: Watch, step: int, metrics: Any) -> None:
+        steps.append(step)
+        if step == 5:
+            monkeypatch.setattr("train.fit._Run.save_when_due", lambda run: None)
+        if step == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Watch, "step_done", step_done)
+    assert command("train", *SHORT, "--checkpoint-every", 0, "--out", tmp_path).code == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(Watch, "step_done", step_done)
+    steps.clear()
+    assert command("train", *SHORT, "--resume", "--out", tmp_path).code == 0
+    assert steps[0] == 10
+
+
 def test_a_killed_training_resumes_to_the_same_weights(
     tmp_path: Path, started: Callable[..., subprocess.Popen[str]], command: Callable[..., Any]
 ) -> None:

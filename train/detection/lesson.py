@@ -17,7 +17,7 @@ from train.architecture import architecture
 from train.card import DataCard
 from train.detection.augment import Picture, Targets, crop, listed
 from train.detection.average_precision import average_precision, bootstrap
-from train.detection.data import SPLITS, BoxedImages, load_boxed
+from train.detection.data import SPLITS, BoxedImages, load_boxed, pictures
 from train.detection.evaluate import keras_detections, matches
 from train.detection.loss import FACE, IGNORED, DetectionLoss, joined_heads
 from train.detection.pictures import draw_samples
@@ -43,8 +43,18 @@ class DetectorLesson:
 
     @classmethod
     def of(cls, recipe: DetectorRecipe, source: str, out: Path) -> DetectorLesson:
-        """Read the annotations; sample detections are drawn into `out`. Raises InputError."""
-        return cls(recipe, source, out / f"{recipe.name}.samples.jpg")
+        """Read the annotations; sample detections are drawn into `out`.
+
+        Raises:
+            InputError: they or a picture of the val or test split are wrong: a training must not end at one.
+        """
+        lesson = cls(recipe, source, out / f"{recipe.name}.samples.jpg")
+        for split in (lesson._val, lesson._test):
+            if not split.faces:
+                raise InputError(f"{split.source} has no face that counts: no AP50 could be measured on it.")
+            for _ in pictures(split.images):
+                pass
+        return lesson
 
     def __init__(self, recipe: DetectorRecipe, folder: str, samples: Path | None = None) -> None:
         self.recipe, self._samples = recipe, samples

@@ -53,6 +53,23 @@ def folder(coco: Callable[..., Path]) -> Path:
     return coco(rows)
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_broken_picture_is_found_before_the_training(folder: Path, split: str) -> None:
+    rows = json.loads((folder / "annotations.json").read_text())["images"]
+    (folder / "images" / [row for row in rows if row["split"] == split][-1]["file_name"]).write_bytes(
+        b"broken"
+    )
+    with pytest.raises(InputError, match="not an image that can be decoded"):
+        DetectorLesson.of(TINY, str(folder), folder)
+
+
+def test_a_split_without_a_face_is_refused(coco: Callable[..., Path]) -> None:
+    faces = {"faces": [(12, 8, 30, 40)]}
+    folder = coco([*({"split": split} | dict(faces) for split in ["train"] * 4 + ["val"]), {"split": "test"}])
+    with pytest.raises(InputError, match=r"coco/test has no face that counts"):
+        DetectorLesson.of(TINY, str(folder), folder)
+
+
 class Watcher:
     """Notes the epochs; raises at step `stop`, as a kill would."""
 
