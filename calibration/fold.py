@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from calibration.graph import Graph, Node, Weights
 from calibration.lower import FIXED_RANGES, activation_of, expanded, lower
-from calibration.reading import CUSTOM
+from calibration.reading import CUSTOM, free_name
 from edge.errors import InputError
 
 WEIGHTED = frozenset({"Conv2D", "DepthwiseConv2D"})
@@ -136,7 +136,15 @@ def dense_as_convolutions(graph: Graph) -> Graph:
     Their outputs are then (1, 1, units) maps; a Reshape brings (units,) back where it is wanted.
     """
     lifted: dict[str, Node] = {}  # (C,) in the old graph, (1, 1, C) in the new one
+    flats: dict[str, Node] = {}  # of those that somebody wants as (C,) again, by the name in the old graph
     nodes: list[Node] = []
+
+    def flat(name: str) -> str:
+        if name not in flats:
+            flats[name] = _flat(lifted[name], {node.name for node in (*graph.nodes, *flats.values())})
+            nodes.append(flats[name])
+        return flats[name].name
+
     for node in graph.nodes:
         maps = bool(node.inputs) and all(name in lifted for name in node.inputs)
         if node.kind == "Dense":
@@ -148,15 +156,13 @@ def dense_as_convolutions(graph: Graph) -> Graph:
         elif node.kind == "Multiply" and len(node.shape) == 3:
             nodes.append(node)  # of a map and, maybe, a vector that is (1, 1, C) now: it broadcasts
         else:
-            present = {known.name for known in nodes}
-            nodes.extend(new for new in _lowered(node, lifted) if new.name not in present)
+            _check_norm_of_vector(node)
+            nodes.append(replace(node, inputs=tuple(flat(n) if n in lifted else n for n in node.inputs)))
             continue
         if len(node.shape) == 1:
             lifted[node.name] = nodes[-1]
-    flat = {name: _flat(lifted[name]) for name in graph.outputs.values() if name in lifted}
-    present = {node.name for node in nodes}
-    nodes.extend(node for node in flat.values() if node.name not in present)
-    return Graph(tuple(nodes), _renamed(graph, {name: node.name for name, node in flat.items()}))
+    outputs = {head: flat(name) if name in lifted else name for head, name in graph.outputs.items()}
+    return Graph(tuple(nodes), outputs)
 
 
 def without_idle_reshapes(graph: Graph) -> Graph:
@@ -360,20 +366,15 @@ def _check_before(graph: Graph, node: Node) -> None:
         queue += [graph[name] for name in found.inputs]
 
 
-def _lowered(node: Node, lifted: dict[str, Node]) -> list[Node]:
-    """The node itself, after a Reshape for each input of it that has become a map."""
+def _check_norm_of_vector(node: Node) -> None:
     if node.kind == "DepthwiseConv2D" and len(node.shape) == 1:
         raise InputError(
             f"Batch normalisation '{node.name}' works on a vector that is not made from a map; no int8 form."
         )
-    flat = [_flat(lifted[name]) for name in node.inputs if name in lifted]
-    inputs = tuple(_flat(lifted[name]).name if name in lifted else name for name in node.inputs)
-    return [*flat, replace(node, inputs=inputs)]
 
 
-def _flat(node: Node) -> Node:
-    shape = node.shape[-1:]
-    name = f"{node.name}_flat"
+def _flat(node: Node, taken: set[str]) -> Node:
+    shape, name = node.shape[-1:], free_name(f"{node.name}_flat", taken)
     return Node(name, "Reshape", {"name": name, "target_shape": shape}, (), (node.name,), shape)
 
 

@@ -10,6 +10,7 @@ that gives x.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -17,13 +18,14 @@ import numpy as np
 
 from calibration.fold import WEIGHTED, channelwise
 from calibration.graph import Graph, Node
+from calibration.lower import expanded
 
 _SUFFIX = "_rescale"
 
 
 def rescales(node: Node) -> bool:
     """Whether the layer was put before a gate here."""
-    return node.kind == "DepthwiseConv2D" and node.name.endswith(_SUFFIX)
+    return node.kind == "DepthwiseConv2D" and bool(re.search(rf"{_SUFFIX}(_\d+)?$", node.name))
 
 
 def gates_apart(graph: Graph) -> Graph:
@@ -33,15 +35,15 @@ def gates_apart(graph: Graph) -> Graph:
     if not swishes | hard:
         return graph
     sixths = {graph[name].inputs[0] for name in hard}
-    nodes: list[Node] = []
-    for node in graph.nodes:
+
+    def split(node: Node) -> list[Node]:
         if node.name in swishes:
-            nodes += _rescaled_gate(graph, node)
-        elif node.name in hard:
-            nodes += _product(graph, node)
-        else:
-            nodes.append(_sixth(node) if node.name in sixths else node)
-    return replace(graph, nodes=tuple(nodes))
+            return list(_rescaled_gate(graph, node))
+        if node.name in hard:
+            return list(_product(graph, node))
+        return [_sixth(node) if node.name in sixths else node]
+
+    return expanded(graph, split)
 
 
 def _is_swish_gate(graph: Graph, node: Node) -> bool:

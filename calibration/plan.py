@@ -180,9 +180,49 @@ class Plan(BaseModel):
                     f"or dense layer of that name. The nearest: {near or 'none, it has no such layer'}."
                 )
 
+    def check_fits(self, graph: Graph) -> None:
+        """That it says of every tensor and layer of a folded graph what it must, and nothing impossible.
+
+        Raises:
+            InputError: it does not; the message names the layer.
+        """
+        ready = equalisable(graph, self.settings)
+        for node in observers.measured(ready):
+            _require(node.name in self.ranges, "range", node)
+        for node in (node for node in ready.nodes if node.kind in WEIGHTED):
+            if node.name not in self.float_layers:
+                _require(_are_factors(self.kernel_scales.get(node.name, ()), node), "kernel scales", node)
+            _require(_are_factors(self.equalised.get(node.name), node), "equalisation", node)
+            for shifts in self.bias_shifts.values():
+                shift = shifts.get(node.name)
+                fits = shift is None or (len(shift) == node.shape[-1] and all(map(math.isfinite, shift)))
+                _require(fits, "bias correction", node)
+            bits, size = self.rounding.get(node.name), -(-node.weights[0].size // 8)
+            _require(bits is None or _holds_bytes(bits, size), "rounding", node)
+
     def write(self, path: Path) -> None:
         """Write the plan as JSON, whole or not at all."""
         write_text(path, self.model_dump_json(indent=2))
+
+
+def _require(fits: bool, what: str, node: Node) -> None:
+    if not fits:
+        raise InputError(
+            f"The plan's {what} of layer '{node.name}' is missing or does not fit it. The plan was damaged, or made by "
+            "hand: calibrate anew."
+        )
+
+
+def _are_factors(values: Values | None, node: Node) -> bool:
+    """One for each channel of its output, finite and above zero; None where there need be none."""
+    return values is None or (len(values) == node.shape[-1] and all(0 < value < math.inf for value in values))
+
+
+def _holds_bytes(text: str, size: int) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == size
+    except ValueError:
+        return False
 
 
 def packed(up: Up) -> str:

@@ -76,7 +76,7 @@ def walk(graph: Graph, plan: Plan, images: Pictures, target: Format, repair: Rep
             used = repair(Stage(node, plan.with_rounded_kernel(node), inputs[0][0], inputs[1][0]))
         exact[node.name] = run(node, inputs[0])
         given[node.name] = places.gave(node, run(used, inputs[1]))
-        for name in node.inputs:
+        for name in set(node.inputs):
             left[name] -= 1
             if not left[name]:
                 del exact[name], given[name]

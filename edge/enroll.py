@@ -119,6 +119,8 @@ def _read(path: Path) -> Image:
 
 
 def _list(store: Path) -> None:
+    if not store.is_dir():
+        raise InputError(f"No store {store}: nothing was taught there. --store names another folder.")
     for path in all_files(store):
         one = read_class(path)
         kind = "person" if one.people else "thing"

@@ -145,9 +145,12 @@ def _is_a_folder(path: Path) -> InputError:
 def _replace_folder(new: Path, path: Path) -> None:
     old = path.with_name(f".{path.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    if path.exists():
-        os.rename(path, old)
-    os.rename(new, path)
+    try:
+        if path.exists():
+            os.rename(path, old)
+        os.rename(new, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be replaced: {error.strerror}. Choose another folder.") from error
     shutil.rmtree(old, ignore_errors=True)
 
 

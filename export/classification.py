@@ -77,6 +77,11 @@ class Classification:
         """Made pictures."""
         return made_inputs(self.input.height, self.input.width, GOLDEN_INPUTS)
 
+    @property
+    def can_judge(self) -> bool:
+        """Whether training images are left that were not calibrated on."""
+        return self.held_back is not None
+
     def judge(self, model: Any) -> Judge | None:
         """By top-1."""
         if self.held_back is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from pathlib import Path
@@ -105,7 +106,7 @@ def export(
     with interrupt_noted() as stopped, _Progress(console, stopped) as progress:
         bundle = export_bundle(job, out, progress.update, progress.say)
     _print_table(console, bundle)
-    _judge(bundle)
+    _judge(bundle, _advice(repair, made is not None, proof.can_judge))
     if shipped is not None:
         console.print(f"Shipped bundle: {ship(bundle, shipped).folder}")
     if "tensorrt" in wanted_formats:
@@ -141,8 +142,12 @@ def _check_folder(out: Path, model: Path) -> None:
         )
     if out.is_dir() and model.resolve().is_relative_to(out.resolve()):
         raise InputError(f"{model} lies in {out}, whose place the bundle takes. Choose another folder.")
+    if os.path.ismount(out):
+        raise InputError(
+            f"{out} is a mount point, which no bundle can take the place of. Name a folder inside it."
+        )
     try:
-        with whole_folder(out / ".probe" if out.is_dir() else out):
+        with whole_folder(out):
             raise _Probed
     except _Probed:
         pass
@@ -253,15 +258,18 @@ def _print_table(console: Console, bundle: Bundle) -> None:
     console.print(table)
     if any(artefact.undecided for artefact in bundle.manifest.artefacts):
         console.print("? undecided: not enough images to tell")
-    from export.repair import PLAN
+    from export.repair import PLAN, REPAIRS
 
     kept = any(artefact.precision == "int8" for artefact in bundle.manifest.artefacts)
-    if kept and (repaired := bundle.folder / PLAN).exists():
-        console.print(f"Repaired: the next export repeats it exactly with --plan {repaired}", soft_wrap=True)
+    if kept and (repaired := bundle.folder / REPAIRS).exists():
+        console.print(
+            f"Repaired: the next export repeats it exactly with --plan {repaired.with_name(PLAN)}",
+            soft_wrap=True,
+        )
     console.print(f"Bundle: {bundle.folder}   Report: {bundle.folder / 'report.html'}", soft_wrap=True)
 
 
-def _judge(bundle: Bundle) -> None:
+def _judge(bundle: Bundle, advice: str) -> None:
     for artefact in bundle.manifest.artefacts:
         if artefact.undecided:
             click.echo(f"Undecided: {artefact.format} {artefact.precision}, {artefact.undecided}.", err=True)
@@ -269,14 +277,22 @@ def _judge(bundle: Bundle) -> None:
     if failed:
         small = any(a.precision == "int8" for a in bundle.manifest.absent)
         raise CheckFailed(
-            f"{'; '.join(failed)}. See {bundle.folder / 'report.html'}.{_TRAIN if small else ''}"
+            f"{'; '.join(failed)}. See {bundle.folder / 'report.html'}.{advice if small else ''}"
         )
 
 
-_TRAIN = (
-    " What is left for int8 is a training that knows of it: "
-    "`sightline train RECIPE --qat --from MODEL`, then export what it wrote."
-)
+def _advice(repair: bool, planned: bool, can_judge: bool) -> str:
+    """What may help an int8 file that failed."""
+    if planned:
+        return " The plan was followed as it is; without --plan, repairs are tried."
+    if not repair:
+        return " Without --no-repair, what may help is tried."
+    if not can_judge:
+        return " No repair was tried: --samples took all training images, and none is left to judge one by."
+    return (
+        " What is left for int8 is a training that knows of it: "
+        "`sightline train RECIPE --qat --from MODEL`, then export what it wrote."
+    )
 
 
 def _build_plans(bundle: Bundle, precisions: tuple[Precision, ...]) -> None:

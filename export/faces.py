@@ -93,9 +93,14 @@ class FaceDetection:
         """Photographs in the public domain, one of them with a face."""
         return photographs(self.input.height, self.input.width)
 
+    @property
+    def can_judge(self) -> bool:
+        """Whether training pictures with faces are left that were not calibrated on."""
+        return self.held_back.faces > 0
+
     def judge(self, model: Any) -> Judge | None:
         """By AP50."""
-        if not self.held_back.faces:
+        if not self.can_judge:
             return None
         exact = self._ap50(model)
         return Judge(len(self.held_back), lambda simulation: exact - self._ap50(simulation))

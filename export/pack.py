@@ -84,6 +84,8 @@ def export_bundle(
         manifest = manifest.model_copy(update={"artefacts": kept, "absent": absent})
         if record.changed and plan is not None:
             record.write(folder, plan)
+        elif job.plan is not None:
+            job.plan.write(folder / PLAN)
         evidence = Evidence(
             proven, job.max_drop, golden, examine(job, plan, record, progress) if plan else None
         )
@@ -116,6 +118,7 @@ def _plan(job: Job, progress: Progress) -> Plan:
     samples, pixels = job.proof.samples, preprocessing(job.card.input)
     if job.plan is not None:
         job.plan.provenance.check(provenance(job.graph, samples, job.settings, pixels))
+        job.plan.check_fits(job.graph)
         return job.plan
     return job.calibrated(job.settings, progress, "calibrating")
 

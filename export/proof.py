@@ -53,8 +53,12 @@ class Proof(Protocol):
     def tolerance(self) -> Tolerance:
         """Of the golden vectors."""
 
+    @property
+    def can_judge(self) -> bool:
+        """Whether training images are left that were not calibrated on."""
+
     def judge(self, model: Any) -> Judge | None:
-        """Of this float model; None where all training images were calibrated on."""
+        """Of this float model; None where it cannot."""
 
     def measure(self, model: Any, bundle: Bundle, advance: Advance) -> tuple[Metrics, ...]:
         """Each artefact of the bundle's manifest against the Keras model, on the same images."""

@@ -204,7 +204,8 @@ def _in_float(climb: _Climb, progress: Progress) -> Iterator[tuple[str, Plan]]:
     """
     attempt, plan = climb.best
     worse = max(attempt.drop, key=lambda target: attempt.drop[target])
-    images = climb.job.proof.samples.images[:WATCHED]
+    images = climb.job.proof.samples.images
+    images = images[:: -(-len(images) // WATCHED)]  # they stand by class, or by source
     while len(plan.float_layers) < MOST_FLOAT and not climb.enough:
         layer = most_relieving(climb.job.graph, plan, images, worse)
         if layer is None:

@@ -89,20 +89,25 @@ def _seeds(model: keras.Model) -> dict[str, list[int]]:
     """The state of each layer that draws at random, such as dropout; Keras leaves it out of its files."""
     from keras.ops import convert_to_numpy
 
-    return {layer.name: convert_to_numpy(drawn.state).tolist() for layer, drawn in _generators(model)}
+    return {name: convert_to_numpy(drawn.state).tolist() for name, drawn in _generators(model)}
 
 
 def _restore_seeds(model: keras.Model, path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         seeds = json.loads(archive.read(SEEDS)) if SEEDS in archive.namelist() else {}
-    for layer, generator in _generators(model):
-        if layer.name in seeds:
-            generator.state.assign(seeds[layer.name])
+    for name, generator in _generators(model):
+        if name in seeds:
+            generator.state.assign(seeds[name])
 
 
-def _generators(model: keras.Model) -> list[tuple[Any, Any]]:
-    found = ((layer, getattr(layer, "seed_generator", None)) for layer in model.layers)
-    return [(layer, generator) for layer, generator in found if generator is not None]
+def _generators(model: keras.Model) -> list[tuple[str, Any]]:
+    """Also those of models inside it, whose layers' names may repeat."""
+    found = ((layer.name, getattr(layer, "seed_generator", None)) for layer in model._flatten_layers())
+    return [
+        (f"{number} {name}", generator)
+        for number, (name, generator) in enumerate(found)
+        if generator is not None
+    ]
 
 
 def _state(path: Path) -> State:

@@ -125,6 +125,17 @@ def test_channels_out_of_scale_are_repaired_and_the_files_compute_what_is_simula
     assert np.abs(run - found).max() <= 3 * step
 
 
+def test_a_layer_that_has_the_name_of_a_gate_keeps_it() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="conv")(pixels)
+    x = layers.Conv2D(4, 1, name="act_gate")(layers.Activation("hard_silu", name="act")(x))
+    model = keras.Model(pixels, layers.Conv2D(2, 1, name="act_rescale")(x))
+    apart = gates_apart(fold(read(model)))
+    assert sum(rescales(node) for node in apart.nodes) == 1
+    data = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    np.testing.assert_allclose(build(apart)(data), model(data), rtol=1e-4, atol=1e-5)
+
+
 def test_the_progress_counts_the_layers_before_the_gates_too() -> None:
     graph, samples, settings = (
         _graph("swish"),

@@ -115,6 +115,9 @@ KINDS: dict[str, Body] = {
             _convolution(8, 3, activation="relu", name="c1")(x)
         )
     ),
+    "a layer that has the name of our last one": lambda x: layers.Flatten(name="head_flat")(
+        layers.MaxPooling2D(4)(x)
+    ),
     "a model inside": lambda x: keras.Sequential(
         [keras.Input((16, 16, 8)), layers.Conv2D(4, 3, name="inner", activation="relu")], name="backbone"
     )(x),
@@ -146,6 +149,7 @@ VARIANTS = frozenset(
         "vectors flattened and reshaped",
         "a map reshaped to a vector",
         "a layer that has the name of one of ours",
+        "a layer that has the name of our last one",
         "a model inside",
         "a layer called twice",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,32 @@ def test_a_plan_survives_its_file(network: Any, pictures: Any, tmp_path: Path) -
     plan = make_plan(fold(read(network)), pictures, "made")
     plan.write(tmp_path / "plan.json")
     assert Plan.model_validate_json((tmp_path / "plan.json").read_bytes()) == plan
+
+
+def _of_head(plan: Plan, **changes: Any) -> Plan:
+    return plan.model_copy(update={name: change(getattr(plan, name)) for name, change in changes.items()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ranges": lambda ranges: dict(list(ranges.items())[1:])}, "range of layer"),
+        ({"kernel_scales": lambda scales: {**scales, "head": (0.1,)}}, "kernel scales of layer 'head'"),
+        ({"kernel_scales": lambda scales: {**scales, "head": (0.0,) * 4}}, "kernel scales of layer 'head'"),
+        ({"equalised": lambda _: {"head": (0.0,) * 4}}, "equalisation of layer 'head'"),
+        ({"bias_shifts": lambda _: {"onnx": {"head": (math.nan,) * 4}}}, "bias correction of layer 'head'"),
+        ({"rounding": lambda _: {"head": "AA=="}}, "rounding of layer 'head'"),
+        ({"rounding": lambda _: {"head": "no base64"}}, "rounding of layer 'head'"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_by_the_layers_name(changes: dict[str, Any], words: str) -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.ReLU()(keras.layers.Conv2D(6, 3)(pixels))
+    graph = fold(read(keras.Model(pixels, keras.layers.Conv2D(4, 1, name="head")(x))))
+    plan = make_plan(graph, np.zeros((2, 8, 8, 3), np.uint8), "made", "minmax")
+    plan.check_fits(graph)
+    with pytest.raises(InputError, match=words):
+        _of_head(plan, **changes).check_fits(graph)
 
 
 def test_a_plan_names_its_images(pictures: Any) -> None:

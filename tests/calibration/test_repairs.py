@@ -20,7 +20,7 @@ from calibration.equalise import equalised, equalising_factors, unequalised
 from calibration.fold import WEIGHTED, fold
 from calibration.graph import Graph, Node, build, infer, read
 from calibration.observers import reach
-from calibration.plan import Plan, packed
+from calibration.plan import Plan, make_plan, packed
 from calibration.quantize import by_channel, integer_kernel
 from calibration.samples import Samples, labelled_samples
 from calibration.settings import Settings
@@ -347,6 +347,22 @@ def test_the_progress_reaches_its_total(case: Case) -> None:
     settings = Settings(method="minmax", bias_correction=True)
     calibrate(case.graph, few, settings, progress=done.append)
     assert sum(done) == work(case.graph, 16, settings)
+
+
+def test_a_layer_that_reads_a_tensor_twice_leaves_it_to_others() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu")(pixels)
+    x = keras.layers.Concatenate()([keras.layers.Add()([x, x]), x])
+    graph = fold(read(keras.Model(pixels, keras.layers.Conv2D(2, 1)(x))))
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    seen: list[str] = []
+
+    def note(stage: Any) -> Node:
+        seen.append(stage.node.name)
+        return stage.node
+
+    walk(graph, make_plan(graph, images, "made"), images, "tflite", note)
+    assert len(seen) == 2
 
 
 def test_rounding_is_packed_without_loss() -> None:

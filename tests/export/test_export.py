@@ -140,7 +140,9 @@ def test_a_wrong_choice_is_refused(
     assert not any(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_no_bundle_is_left_alone(lenet: Path, command: Command, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_bundle_is_left_alone(
+    lenet: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models, bundle = tmp_path / "models", tmp_path / "bundle"
     for folder in (models, bundle):
         folder.mkdir()
@@ -157,6 +159,11 @@ def test_a_folder_that_is_no_bundle_is_left_alone(lenet: Path, command: Command,
         assert (ended.code, ended.out) == (2, "")
         assert said in ended.err
     assert [path.name for path in models.iterdir()] == ["my.keras"]
+    monkeypatch.setattr("os.path.ismount", lambda path: path == tmp_path / "volume")
+    (tmp_path / "volume").mkdir()
+    ended = command("export", lenet, "--out", tmp_path / "volume", "--data", "digits")
+    assert ended.code == 2
+    assert "is a mount point" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from edge.golden import check
 from edge.runners import open_runner
 from edge.runners.plans import Toolkit
 from edge.runners.tflite import TfliteRunner
+from export.job import Job
 from export.onnx import _optimised_again
 from export.tensorrt import build_plan
 from train.data import load
@@ -156,3 +158,14 @@ def test_a_transposition_that_the_converter_left_behind_is_taken_out(needed: boo
     result = _optimised_again(model)
     assert sum(node.op_type == "Transpose" for node in result.graph.node) == needed
     assert (result is model) == needed
+
+
+def test_the_heads_of_a_dictionary_keep_their_names_in_float_only_files() -> None:
+    """Keras's own flattening sorts by key; the model's order is another one."""
+    import keras
+
+    pixels = keras.Input((8, 8, 3))
+    heads = {"score": keras.layers.Conv2D(1, 3)(pixels), "box": keras.layers.Conv2D(4, 3)(pixels)}
+    job = SimpleNamespace(precisions=("fp32",), model=keras.Model(pixels, heads))
+    shapes = {name: tensor.shape[-1] for name, tensor in Job.single.func(job).output.items()}
+    assert shapes == {"score": 1, "box": 4}

@@ -17,7 +17,7 @@ from train.card import Card, card_path, read_card
 from train.data import LabelledImages, few
 from train.recipe import Recipe
 from train.transfer.stages import GRID, Cuts, cuts, features
-from train.transfer.strategy import Evidence, separation
+from train.transfer.strategy import FOLDS, Evidence, separation
 from train.weights import load_keras
 
 HEAD = "logits"
@@ -110,8 +110,8 @@ def parts(source: Source, strategy: str, classes: int) -> Parts:
     body = copied(source.model)
     pixels, earlier = body.inputs[0], None
     if strategy in ("earlier", "finetune-few"):
-        earlier = body.get_layer(_earlier_of(source)).output
-    last = body.get_layer(source.cuts.last).output
+        earlier = _output_of(body, _earlier_of(source))
+    last = _output_of(body, source.cuts.last)
     seen = features(earlier, GRID) if strategy == "earlier" else features(last, 1)
     normal = keras.initializers.RandomNormal(stddev=HEAD_SPREAD)
     logits = layers.Dense(classes, kernel_initializer=normal, name=HEAD)(seen)
@@ -131,6 +131,11 @@ def _earlier_of(source: Source) -> str:
     return source.cuts.earlier
 
 
+def _output_of(model: keras.Model, name: str) -> Any:
+    """What a layer gives in the model's own graph; `output` of a model inside it is of the inner one."""
+    return model.get_layer(name)._inbound_nodes[-1].output_tensors[0]
+
+
 def copied(model: keras.Model) -> keras.Model:
     """The same layers anew, with the same weights."""
     copy = keras.models.clone_model(model)
@@ -139,21 +144,21 @@ def copied(model: keras.Model) -> keras.Model:
 
 
 def trainable_copy(model: keras.Model, l2: float) -> keras.Model:
-    """The same anew, with `l2`; batch normalisation stays as it is, statistics, scale and offset.
+    """The same anew, with `l2` and nothing frozen but batch normalisation: statistics, scale and offset.
+
+    What was frozen in the source, or stands in a model inside it, is treated like everything else.
 
     The statistics of a few small batches are worse than those of the source's training (Keras's guide to transfer
     learning, https://keras.io/guides/transfer_learning/); a layer that is not trainable makes no use of them.
     """
 
     def layer_of(old: Any) -> Any:
-        config = old.get_config()
-        if isinstance(old, layers.BatchNormalization):
-            config["trainable"] = False
+        config = old.get_config() | {"trainable": not isinstance(old, layers.BatchNormalization)}
         if l2 and "kernel_regularizer" in config:
             config["kernel_regularizer"] = keras.regularizers.L2(l2 / 2)
         return type(old).from_config(config)
 
-    copy = keras.models.clone_model(model, clone_function=layer_of)
+    copy = keras.models.clone_model(model, clone_function=layer_of, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
 
@@ -167,9 +172,9 @@ def evidence(source: Source, data: LabelledImages) -> Evidence:
     Raises:
         InputError: the network has no earlier stage, or a class a single image.
     """
-    looked_at = few(data, LOOKED_AT)
-    earlier = source.model.get_layer(_earlier_of(source)).output
-    last = source.model.get_layer(source.cuts.last).output
+    looked_at = few(data, max(LOOKED_AT, FOLDS * len(data.class_names)))
+    earlier = _output_of(source.model, _earlier_of(source))
+    last = _output_of(source.model, source.cuts.last)
     both = keras.Model(source.model.inputs[0], [features(last, 1), features(earlier, GRID)])
     rows = _outputs(both, looked_at.images)
     separations = [separation(part, looked_at.labels) for part in rows]

@@ -19,7 +19,7 @@ from train.recipe import Recipe
 from train.transfer import lesson as lessons
 from train.transfer.lesson import TransferLesson
 from train.transfer.recipe import TransferRecipe, transfer_recipe
-from train.transfer.source import Source, evidence, parts
+from train.transfer.source import Source, evidence, parts, trainable_copy
 from train.transfer.stages import cuts
 from train.transfer.strategy import STRATEGIES
 
@@ -115,6 +115,31 @@ def test_what_is_frozen_stays_bit_for_bit_and_the_rest_learns(
     assert {layer.name for layer in model.layers if layer.weights} == {
         *FROZEN[strategy], *TRAINED[strategy], "logits"
     }  # fmt: skip
+
+
+def nested(inside: bool) -> keras.Model:
+    """A frozen backbone as one layer of a network, as Keras's guide to transfer learning makes it."""
+    flat = network()
+    last = flat.get_layer("average" if inside else "joined").output
+    backbone = keras.Model(flat.inputs[0], last, name="backbone")
+    backbone.trainable = False
+    pixels = keras.Input((SIZE, SIZE, 3), name="pixels")
+    x = backbone(pixels)
+    x = x if inside else layers.GlobalAveragePooling2D(name="outer_average")(x)
+    return keras.Model(pixels, layers.Dense(5, name="logits")(x), name="nested")
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["pooled outside", "pooled inside"])
+@pytest.mark.parametrize("strategy", ["linear", "finetune-more"])
+def test_a_frozen_backbone_inside_is_treated_like_any_layers(inside: bool, strategy: str) -> None:
+    model = nested(inside)
+    made = parts(Source(Path("nested.keras"), model, None, cuts(model)), strategy, 3)
+    copy = trainable_copy(made.trained, l2=0.0)
+    names = {weight.path.split("/")[-2] for weight in copy.trainable_weights}
+    assert names == {"logits"} | ({"stem", "half", "inside"} if strategy == "finetune-more" else set())
+    images = np.random.default_rng(3).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
+    seen = made.frozen(images) if made.frozen is not None else images
+    np.testing.assert_allclose(copy(seen), made.whole(images), rtol=1e-5, atol=1e-6)
 
 
 def test_the_finished_network_is_a_plain_one(source: Source, data: LabelledImages) -> None:
