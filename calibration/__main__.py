@@ -27,7 +27,7 @@ from edge.files import write_text
 from train.card import card_path, read_card
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
-from train.weights import load_keras
+from train.weights import in_float32, load_keras
 
 
 @click.command()
@@ -39,7 +39,7 @@ from train.weights import load_keras
 def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:
-        network = load_keras(model)
+        network = in_float32(load_keras(model))
         spec = read_card(model).input if card_path(model).exists() else _own_input(network, data)
         if is_boxed(data):
             network = resized(network, spec.height, spec.width)

@@ -359,11 +359,12 @@ def _dense(node: Node, graph: Graph, source: Node, lifted: dict[str, Node]) -> N
 
 def _check_before(graph: Graph, node: Node) -> None:
     """Raises InputError for the layer without an int8 form that stands nearest before a node, if there is one."""
-    queue = [node]
-    for found in queue:
-        if found.kind not in WRITTEN_OTHERWISE:
-            _check_supported(found)
-        queue += [graph[name] for name in found.inputs]
+    before = {node.name}
+    for found in reversed(graph.nodes):
+        if found.name in before:
+            before.update(found.inputs)
+            if found.kind not in WRITTEN_OTHERWISE:
+                _check_supported(found)
 
 
 def _check_norm_of_vector(node: Node) -> None:

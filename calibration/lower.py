@@ -61,11 +61,13 @@ def expanded(graph: Graph, split: Split) -> Graph:
 
 def _named_apart(parts: list[Node], taken: set[str]) -> list[Node]:
     """The parts, those renamed that bear the name of another layer: a user's own `conv_relu` beside our own."""
-    new = {part.name: free_name(part.name, taken) for part in parts}
-    return [
-        with_name(replace(part, inputs=tuple(new.get(name, name) for name in part.inputs)), new[part.name])
-        for part in parts
-    ]
+    named: list[Node] = []
+    new: dict[str, str] = {}  # of the parts so far: an input of that name may be the other layer
+    for part in parts:
+        read = tuple(new.get(name, name) for name in part.inputs)
+        new[part.name] = free_name(part.name, taken)
+        named.append(with_name(replace(part, inputs=read), new[part.name]))
+    return named
 
 
 def activation_of(node: Node) -> str:

@@ -98,14 +98,16 @@ def _node(call: Any, parents: tuple[str, ...]) -> Node:
     own = type(layer).__module__.startswith("keras.")
     kind = type(layer).__name__ if own else f"{CUSTOM}{type(layer).__name__}"
     # Whatever precision it was trained in, its weights are float32 and so is what is made of it.
-    return Node(layer.name, kind, layer.get_config() | {"dtype": "float32"}, _weights(layer), parents, shape)
+    config = {key: value for key, value in layer.get_config().items() if not key.startswith("lora_")}
+    return Node(layer.name, kind, config | {"dtype": "float32"}, _weights(layer), parents, shape)
 
 
 def _weights(layer: Any) -> tuple[NDArray[np.float32], ...]:
     """A layer's weights; a low-rank adaptation (LoRA) is part of the kernel then."""
     weights = layer.get_weights()
     if getattr(layer, "lora_enabled", False):
-        weights = [layer.kernel, *([layer.bias] if layer.use_bias else [])]
+        bias = getattr(layer, "bias", None)
+        weights = [layer.kernel] if bias is None else [layer.kernel, bias]
     return tuple(np.asarray(values, np.float32) for values in weights)
 
 

@@ -248,8 +248,8 @@ class Feeder:
             self._state, self._since_s = state, time.monotonic()
 
     def _retry_s(self) -> float:
-        if not self._losses:
-            return 0.0
+        if not self._losses:  # a file begins again; pictures have no rate, and would be read without a pause
+            return 0.0 if self._info is not None and self._info.fps else FIRST_RETRY_S
         first_s, last_s = (DEGRADED_S, DEGRADED_MOST_S) if self._is_refused else (FIRST_RETRY_S, LAST_RETRY_S)
         delay_s = min(last_s, first_s * 2.0 ** min(self._losses - 1, 10))
         return delay_s * (1 + JITTER * (2 * random.random() - 1))

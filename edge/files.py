@@ -90,11 +90,15 @@ def check_could_write(path: Path) -> None:
     """That a file may be made there later; nothing is made now.
 
     Raises:
-        InputError: it is a folder, or the nearest folder above it that is there cannot be written.
+        InputError: it is a folder, or it or the nearest folder above it that is there cannot be written.
     """
     folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
     if path.is_dir():
         raise _is_a_folder(path)
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise InputError(
+            f"Cannot write {path}: this user may not. Choose another place, or run it as its user."
+        )
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         reason = "may not be written to" if folder.is_dir() else "is no folder"
         raise InputError(f"Cannot write {path}: {folder} {reason}. Choose another place.")

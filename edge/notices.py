@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from edge.daemon_state import DaemonState
@@ -13,6 +15,9 @@ PERIOD_S = 1.0
 
 REPEAT_S = 60.0
 """How soon another reason for a camera's state, or more losses of a sink, are told of."""
+
+BURST = 4
+"""Lines of one camera within `REPEAT_S`: one that comes and goes all the time would fill the journal."""
 
 
 class Notices:
@@ -32,7 +37,7 @@ class Notices:
         self._state, self._say, self._clock = state, say, clock
         self._due_s = float("-inf")
         self._known: dict[str, Any] = {}
-        self._told_s: dict[str, float] = {}
+        self._told_s: dict[str, deque[float]] = {}
 
     def look(self) -> None:
         """Say what is new, if the last look was a while ago."""
@@ -55,10 +60,12 @@ class Notices:
         key, state, error = f"camera {camera['name']}", camera["state"], camera["last_error"] or ""
         state_before, error_before = self._known.get(key, ("opening", ""))
         is_news = bool(error) and error != error_before
-        if state == state_before and not (is_news and self._may_repeat(key)):
-            return
+        if not self._may_tell(key) or (state == state_before and not (is_news and self._may_repeat(key))):
+            return  # what is held back now is told at a later look, if it is still so
         self._known[key] = (state, error)
-        if state == "live" and (is_news or (error_before and state_before != "live")):
+        if state == "live" and state_before == "live":
+            self._tell(key, f"live, but: {error}")
+        elif state == "live" and error:
             self._tell(key, f"live again, after: {error}")
         elif state in ("lost", "degraded") or is_news:
             self._tell(key, f"{state}: {error}")
@@ -85,13 +92,22 @@ class Notices:
         before = self._known.get("reloads", {"done": 0, "refused": 0})
         self._known["reloads"] = reloads
         if reloads["refused"] > before["refused"]:
-            self._say(f"configuration refused, the old one goes on: {reloads['last_error']}")
+            self._safely(f"configuration refused, the old one goes on: {reloads['last_error']}")
         if reloads["done"] > before["done"]:
-            self._say("configuration read anew")
+            self._safely("configuration read anew")
 
     def _may_repeat(self, key: str) -> bool:
-        return self._clock() - self._told_s.get(key, float("-inf")) >= REPEAT_S
+        told = self._told_s.get(key)
+        return not told or self._clock() - told[-1] >= REPEAT_S
+
+    def _may_tell(self, key: str) -> bool:
+        told = self._told_s.get(key)
+        return told is None or len(told) < BURST or self._clock() - told[0] >= REPEAT_S
 
     def _tell(self, key: str, text: str) -> None:
-        self._told_s[key] = self._clock()
-        self._say(f"{key}: {text}")
+        self._told_s.setdefault(key, deque(maxlen=BURST)).append(self._clock())
+        self._safely(f"{key}: {text}")
+
+    def _safely(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a terminal that is gone, a full disk: the stream goes on
+            self._say(line)

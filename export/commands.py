@@ -69,18 +69,15 @@ def export(
     many it takes; the artefact is kept, marked in the manifest. With --size the bundle has its folder's name,
     otherwise the card's.
     """
-    wanted_formats = _names(formats, (*FORMATS, "tensorrt"), "format")
+    wanted_formats = _formats(formats)
     wanted_precisions = _names(precisions, PRECISIONS, "precision")
-    _check_formats(wanted_formats)
-    _check_folder(out, model)
-    if shipped is not None:
-        _check_folder(shipped, model)
+    for folder in filter(None, (out, shipped)):
+        _check_folder(folder, model)
     network = in_float32(load_keras(model))
     card = _card(model, network, data, _size(size) if size else None)
     if card.task == "faces":
         network = resized(network, card.input.height, card.input.width)
-    made = Plan.read(plan) if plan else None
-    choices = choices.or_those_of(made) if made else choices
+    made, choices = _planned(plan, choices)
     settings = choices.settings(card.task, made)
     proof = open_proof(data, card, choices.count, limit, settings.sample)
     proof.outputs(network)  # refuses what is no classifier or detector of these classes
@@ -121,9 +118,17 @@ def _names(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
     return names
 
 
-def _check_formats(wanted: tuple[str, ...]) -> None:
+def _planned(path: Path | None, choices: Choices) -> tuple[Plan | None, Choices]:
+    """The plan that is given, and the choices with its own."""
+    plan = Plan.read(path) if path else None
+    return plan, choices.or_those_of(plan) if plan else choices
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    wanted = _names(text, (*FORMATS, "tensorrt"), "format")
     if "tensorrt" in wanted and "onnx" not in wanted:
         raise InputError("A TensorRT plan is built from the ONNX file: pass --formats onnx,tensorrt.")
+    return wanted
 
 
 def _check_folder(out: Path, model: Path) -> None:

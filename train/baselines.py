@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edge.errors import InputError, MissingPackageError
 from edge.pixels import normalise
-from train.data import LabelledImages, pick_in_proportion
+from train.data import LabelledImages, pick
 from train.evaluate import Top1, keras_outputs
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def held_out(data: LabelledImages) -> NDArray[np.int64]:
             f"{data.source} has {counts[least]} images of {data.class_names[least]}, and at least "
             f"{LEAST_PER_CLASS} of each class are needed to choose k or C. Raise --limit, or add pictures."
         )
-    return pick_in_proportion(data, len(data) // HELD_OUT)
+    return pick(data, len(data) // HELD_OUT, in_proportion=True)
 
 
 def pixel_rows(data: LabelledImages) -> Rows:

@@ -22,7 +22,7 @@ from train.choices.initialise import initialise
 from train.choices.inputs import input_layer
 from train.choices.optimise import optimiser, regularised
 from train.choices.structure import Structure, rebuilt
-from train.data import SPLITS, LabelledImages, check_classes, load, pick, pick_in_proportion
+from train.data import SPLITS, LabelledImages, check_classes, load, pick
 from train.distil import Teacher, soft_targets
 from train.evaluate import keras_top1
 from train.fit import About, Metrics
@@ -144,7 +144,7 @@ def training_split(images: LabelledImages, recipe: Recipe) -> tuple[LabelledImag
         return images, None
     if recipe.hold_out >= len(images):
         raise InputError(f"hold_out={recipe.hold_out} leaves nothing of {len(images)} images to train on.")
-    aside = pick_in_proportion(images, recipe.hold_out)
+    aside = pick(images, recipe.hold_out, in_proportion=True)
     rest = images.take(np.setdiff1d(np.arange(len(images)), aside), f" without {recipe.hold_out}")
     check_classes(rest)
     return rest, images.take(aside, " held out")

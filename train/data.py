@@ -139,25 +139,14 @@ def check_classes(data: LabelledImages) -> None:
         )
 
 
-def pick(data: LabelledImages, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """`count` indices spread evenly over the classes, the same ones for the same seed, ascending."""
+def pick(data: LabelledImages, count: int, seed: int = 0, in_proportion: bool = False) -> NDArray[np.int64]:
+    """`count` indices, as many or (`in_proportion`) as large a part of each class, the same for a seed, ascending."""
     order = np.random.default_rng(seed).permutation(len(data))
-    rank = np.empty(len(data), np.int64)
+    rank = np.empty(len(data))
     for label in np.unique(data.labels):
         members = order[data.labels[order] == label]
-        rank[members] = np.arange(len(members))
+        rank[members] = (np.arange(len(members)) + 0.5) / (len(members) if in_proportion else 1)
     chosen = order[np.argsort(rank[order], kind="stable")][:count]
-    return np.sort(chosen)
-
-
-def pick_in_proportion(data: LabelledImages, count: int, seed: int = 0) -> NDArray[np.int64]:
-    """`count` indices, of each class as large a part, the same ones for the same seed, ascending."""
-    order = np.random.default_rng(seed).permutation(len(data))
-    part = np.empty(len(data))
-    for label in np.unique(data.labels):
-        members = order[data.labels[order] == label]
-        part[members] = (np.arange(len(members)) + 0.5) / len(members)
-    chosen = order[np.argsort(part[order], kind="stable")][:count]
     return np.sort(chosen)
 
 

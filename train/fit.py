@@ -195,9 +195,8 @@ def _train_epoch(run: _Run, epoch: int, watcher: Watcher) -> None:
     ):
         for inputs, targets in ready:
             if stopped.is_set():
-                if (
-                    run.checkpoint.is_file()
-                ):  # after the first minutes nothing is lost, before them nothing is left
+                # After the first minutes nothing is lost, before them nothing is left.
+                if run.checkpoint.is_file():
                     run.save()
                 break
             run.save_when_due()

@@ -81,8 +81,8 @@ class Job:
         check_writable(self.out, "--out")
         if self.checkpoint.is_file() and not self.resume:
             raise InputError(
-                f"{self.checkpoint} is what a training left that was stopped. Go on with --resume; to begin anew, "
-                "remove it or choose another folder with --out."
+                f"{self.checkpoint} is what a training left that was stopped, or diverged. Go on with --resume; to "
+                "begin anew, remove it or choose another folder with --out."
             )
         if self.tensorboard is not None:
             check_writable(self.tensorboard, "--tensorboard")

@@ -285,8 +285,9 @@ def load_recipe(name_or_path: str) -> AnyRecipe:
     if spec is None or spec.loader is None:
         raise InputError(f"{path} cannot be imported as Python.")
     module = importlib.util.module_from_spec(spec)
-    if path.parent != RECIPES_FOLDER:  # an architecture of one's own may lie beside it
-        sys.path.append(str(path.resolve().parent))
+    own = str(path.resolve().parent)
+    if path.parent != RECIPES_FOLDER and own not in sys.path:  # an architecture may lie beside it
+        sys.path.append(own)
     try:
         spec.loader.exec_module(module)
     except InputError:

@@ -94,14 +94,16 @@ def quick(lesson: Lesson) -> Sanity:
     keras.utils.set_random_seed(lesson.recipe.seed)
     model = lesson.compiled()
     inputs, targets = _examples(lesson, LOOKED_AT if lesson.about.task == "classification" else 1)
-    check_batch(model, len(inputs))
+    batch_size = min(len(inputs), lesson.recipe.batch_size)
+    check_batch(model, batch_size)
     numbers = _numbers(inputs)
     if not numbers.passed:
         return Sanity((numbers,), ())
-    with memory_errors_told(len(inputs)):
+    with memory_errors_told(batch_size):
         seen = activations(model, inputs)
-        logits = keras.ops.convert_to_numpy(model(inputs, training=True))
-    first = _first_loss(lesson, model.loss, np.asarray(targets), np.asarray(logits))
+        parts = (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
+        logits = np.concatenate([keras.ops.convert_to_numpy(model(part, training=True)) for part in parts])
+    first = _first_loss(lesson, model.loss, np.asarray(targets), logits)
     return Sanity((numbers, first, _layers(seen)), tuple(seen))
 
 

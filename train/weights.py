@@ -44,12 +44,13 @@ def in_float32(model: keras.Model) -> keras.Model:
 
     A model that does so already is returned as it is.
     """
-    layers = [layer for layer in model._flatten_layers() if hasattr(layer, "compute_dtype")]
-    if all(layer.compute_dtype == layer.variable_dtype for layer in layers):
+    if all(layer.compute_dtype in ("float32", None) for layer in model._flatten_layers()):
         return model
     keras = import_keras()
 
     def plain(layer: keras.Layer) -> keras.Layer:
+        if not isinstance(layer, keras.layers.Layer):
+            return layer  # a bare operation computes in what it is given
         return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
 
     copy = keras.models.clone_model(model, clone_function=plain, recursive=True)

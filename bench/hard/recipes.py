@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from train.card import read_card
@@ -41,5 +42,6 @@ def trained(name: str, data: str, cache: Path) -> Path:
     if path.exists() and read_card(path).recipe == recipe.as_dict():
         return path
     command = f"python bench/quantization.py --data DIR --models {name}"
-    Job(recipe, data, cache, command, resume=False, checkpoint_interval_s=120, sanity=False).run()
+    job = Job(recipe, data, cache, command, resume=False, checkpoint_interval_s=120, sanity=False)
+    replace(job, resume=job.checkpoint.is_file()).run()
     return path

@@ -31,17 +31,22 @@ class PendingFile:
         self._context = whole_file(target)
         self.path: Path = self._context.__enter__()
         self._lock = os.open(self.path, os.O_RDONLY)
-        fcntl.flock(self._lock, fcntl.LOCK_SH)
+        with suppress(OSError):  # some network file systems have no locks; no orphan is removed there either
+            fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def keep(self) -> None:
         """Flush the file to the disk and give it its name."""
-        os.close(self._lock)
-        self._context.__exit__(None, None, None)
+        try:
+            self._context.__exit__(None, None, None)
+        finally:
+            os.close(self._lock)
 
     def discard(self) -> None:
         """Leave nothing behind; what stood under the name before stays."""
-        os.close(self._lock)
-        self._context.__exit__(_Discarded, _Discarded(), None)
+        try:
+            self._context.__exit__(_Discarded, _Discarded(), None)
+        finally:
+            os.close(self._lock)
 
 
 def _remove_orphans(target: Path) -> None:

@@ -115,8 +115,11 @@ KINDS: dict[str, Body] = {
             _convolution(8, 3, activation="relu", name="c1")(x)
         )
     ),
+    "a layer that feeds one and has the name of its part": lambda x: _convolution(
+        8, 3, activation="relu", name="c2"
+    )(layers.ReLU(name="c2_relu")(x)),
     "a layer that has the name of our last one": lambda x: layers.Flatten(name="head_flat")(
-        layers.MaxPooling2D(4)(x)
+        _convolution(8, 4, strides=4, activation="relu")(x)
     ),
     "a model inside": lambda x: keras.Sequential(
         [keras.Input((16, 16, 8)), layers.Conv2D(4, 3, name="inner", activation="relu")], name="backbone"
@@ -149,6 +152,7 @@ VARIANTS = frozenset(
         "vectors flattened and reshaped",
         "a map reshaped to a vector",
         "a layer that has the name of one of ours",
+        "a layer that feeds one and has the name of its part",
         "a layer that has the name of our last one",
         "a model inside",
         "a layer called twice",
@@ -266,17 +270,36 @@ def test_what_int8_does_not_know_is_refused_by_name(body: Body, named: str) -> N
         fold(read(_model(body)))
 
 
+def test_what_reads_no_map_is_refused_at_once_however_many_ways_lead_there() -> None:
+    x = pixels = keras.Input((4, 4, 3))
+    for _ in range(40):
+        x = layers.Add()([x, x])
+    with pytest.raises(InputError, match=r"'rows' reads \(16, 3\)"):
+        fold(read(keras.Model(pixels, layers.Dense(2, name="rows")(layers.Reshape((16, 3))(x)))))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16"])
+def test_bare_operations_in_another_precision_become_float32(policy: str, images: np.ndarray) -> None:
+    pixels = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, dtype=policy)(pixels)
+    model = in_float32(keras.Model(pixels, layers.Dense(2)(layers.GlobalAveragePooling2D()(x * 2.0 + 1.0))))
+    assert {layer.compute_dtype for layer in model.layers if isinstance(layer, layers.Layer)} == {"float32"}
+    assert infer(model, normalise(images))["logits"].shape == (48, 2)
+
+
 def test_a_network_in_mixed_precision_and_an_adapted_one_are_those_of_their_weights(
     images: np.ndarray,
 ) -> None:
     def body(x: Any) -> Any:
-        x = layers.Conv2D(8, 3, padding="same", dtype="mixed_bfloat16")(x)
+        convolution = layers.Conv2D(8, 3, padding="same", dtype="mixed_bfloat16")
+        x = convolution(x)
+        convolution.enable_lora(2)
         dense = layers.Dense(6, lora_rank=2, name="adapted", dtype="float32")
         return dense(layers.GlobalAveragePooling2D()(x))
 
     model = _model(body)
-    graph = fold(read(model))
-    assert all(node.config.get("dtype", "float32") == "float32" for node in graph.nodes)
+    assert all(node.config.get("dtype", "float32") == "float32" for node in fold(read(model)).nodes)
+    graph = fold(read(in_float32(model)))
     wanted = infer(in_float32(model), normalise(images))["logits"]
     found = infer(build(graph), normalise(images))["logits"]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())

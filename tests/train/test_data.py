@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge.errors import InputError
 from train.card import read_card
 from train.classifier import training_split
-from train.data import LabelledImages, load, pick, pick_in_proportion
+from train.data import LabelledImages, load, pick
 from train.recipe import Recipe
 
 RECIPE = Recipe("any", "m:f", "digits", 1)
@@ -268,7 +268,7 @@ def _labelled(labels: list[int]) -> LabelledImages:
 def test_a_hold_out_takes_as_large_a_part_of_each_class(sizes: list[int], part: float, seed: int) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     count = int(part * len(labels))
-    chosen = pick_in_proportion(_labelled(labels.tolist()), count, seed)
+    chosen = pick(_labelled(labels.tolist()), count, seed, in_proportion=True)
     assert len(np.unique(chosen)) == len(chosen) == count
     assert np.array_equal(chosen, np.sort(chosen))
     taken = np.bincount(labels[chosen], minlength=len(sizes))

@@ -10,7 +10,7 @@ from daemon_stage import Camera, Sleeper, cameras, daemon_of
 
 from edge.config import StreamSettings
 from edge.errors import InputError
-from edge.notices import PERIOD_S, REPEAT_S, Notices
+from edge.notices import BURST, PERIOD_S, REPEAT_S, Notices
 
 
 class Told:
@@ -65,13 +65,35 @@ def test_a_camera_that_never_came_says_why() -> None:
 def test_a_loss_between_two_looks_is_told() -> None:
     told = Told()
     told.after(state="live")
-    assert told.after(last_error="a short one") == ["camera door: live again, after: a short one"]
+    assert told.after(last_error="a short one") == ["camera door: live, but: a short one"]
 
 
 def test_an_error_that_is_worded_anew_each_time_does_not_fill_the_journal() -> None:
     told = Told()
     lines = [line for n in range(100) for line in told.after(state="lost", last_error=f"after {n} ms")]
     assert len(lines) == 1 + 99 * PERIOD_S // REPEAT_S
+
+
+def test_a_camera_that_comes_and_goes_does_not_fill_the_journal_and_its_last_state_is_told() -> None:
+    told = Told()
+    told.after(state="live")
+    lines = []
+    for _ in range(150):
+        lines += told.after(state="lost", last_error="the radio") + told.after(state="live")
+    assert len(lines) <= BURST * (300 * PERIOD_S // REPEAT_S + 1)
+    lines += told.after(state="lost") + told.after(REPEAT_S) + told.after(REPEAT_S)
+    assert lines[-1] == "camera door: lost: the radio"
+
+
+def test_a_terminal_that_is_gone_ends_nothing() -> None:
+    told = Told()
+
+    def say(line: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    told.state["reloads"]["refused"] = 1
+    told.state["cameras"][0] |= {"state": "lost", "last_error": "x"}
+    Notices(told, say).look_now()  # type: ignore[arg-type]
 
 
 def test_nothing_is_looked_at_twice_in_a_moment() -> None:
