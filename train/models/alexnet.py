@@ -1,7 +1,8 @@
-"""AlexNet (Krizhevsky et al. 2012) for small pictures: the original's widths, kernels that suit 32x32.
+"""AlexNet (Krizhevsky et al. 2012) for small pictures: half of the original's width, kernels that suit 32x32.
 
-The original sees 224 pixels and begins with 11x11 at a stride of 4; here the first convolution is 5x5 at a
-stride of 1. Local response normalisation is left out, as later work found it of no use (Simonyan and
+The original stands in two halves on two graphics cards, which meet after the second convolution and in the dense
+layers; this is one of them. It sees 224 pixels and begins with 11x11 at a stride of 4; here the first convolution is
+5x5 at a stride of 1. Local response normalisation is left out, as later work found it of no use (Simonyan and
 Zisserman 2014, arXiv 1409.1556, section 4.1), and the dense layers have 512 units in place of 4,096. The
 overlapping pools are the original's. Its dropout of one half stands in the recipe.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-CONVOLUTIONS = ((96, 5, True), (256, 5, True), (384, 3, False), (384, 3, False), (256, 3, True))
+CONVOLUTIONS = ((48, 5, True), (128, 5, True), (192, 3, False), (192, 3, False), (128, 3, True))
 """Filters, kernel, and whether a 3x3 pool of stride 2 follows."""
 
 UNITS = (512, 512)

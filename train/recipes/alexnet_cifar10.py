@@ -1,8 +1,8 @@
-"""AlexNet on CIFAR-10: 5.2 M parameters, 299 M MACs.
+"""Half an AlexNet on CIFAR-10: 1.8 M parameters, 77 M MACs.
 
 Command: sightline train alexnet_cifar10 --data DIR
-Cost:    not yet measured
-Result:  not yet trained
+Cost:    43 minutes on one of two x86 cores, both busy with other work (TensorFlow 2.21, Keras 3.15, Python 3.11)
+Result:  79.86 % of the 10,000 test images in float, 79.94 % in int8 (TFLite), one view each (seed 0, n = 1)
 
 The original's choices: step schedule, dropout of one half, plain momentum. Without normalisation it needs a small rate.
 """
@@ -13,8 +13,8 @@ RECIPE = Recipe(
     name="cifar10-alexnet",
     model="train.models.alexnet:alexnet",
     data="cifar10",
-    epochs=40,
-    batch_size=128,
+    epochs=12,
+    batch_size=64,
     learning_rate=0.01,
     schedule="step",
     nesterov=False,
