@@ -17,7 +17,7 @@ import fake_machine
 import numpy as np
 import pytest
 
-from edge.errors import BundleError, InputError, MissingPackageError
+from edge.errors import BundleError, InputError, MissingPackageError, SightlineError
 from edge.runners import cuda
 from edge.runners import tensorrt as runner_module
 from edge.runners.plans import Toolkit
@@ -173,7 +173,7 @@ def test_closing_after_an_interrupted_run_waits_for_the_gpu(
 )
 def test_what_tensorrt_refuses_is_said(machine: Any, refusing: str, message: str) -> None:
     machine.trt.refusing.add(refusing)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(SightlineError, match=message):
         machine.runner()
 
 

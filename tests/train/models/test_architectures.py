@@ -20,7 +20,7 @@ from train.recipe import Recipe, load_recipe
 
 CIFAR = {
     "lenet:lenet5": (62_006, 651_720),
-    "alexnet:alexnet": (5_167_498, 298_791_936),
+    "alexnet:alexnet": (1_790_154, 77_036_544),
     "vgg:vgg11": (9_228_362, 152_769_536),
     "vgg:vgg16": (14_724_042, 313_201_664),
     "inception:inception": (351_506, 51_132_928),
