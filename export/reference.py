@@ -14,7 +14,7 @@ from calibration.plan import Plan
 from edge.bundle import Reference
 from edge.files import sha256
 from train.card import Card, QatStart
-from train.weights import load_keras
+from train.weights import in_float32, load_keras
 
 ITSELF = "the exported model itself, in float"
 
@@ -45,7 +45,7 @@ def compared_with(path: Path, model: Any, card: Card, plan: Plan | None) -> Comp
         )
         return Compared(model, Reference(kind="trained", words=words, sha256=sha256(path)))
     words = f"{found.name}, the float model that quantization-aware training started from"
-    return Compared(load_keras(found), Reference(kind="origin", words=words, sha256=sha256(found)))
+    return Compared(in_float32(load_keras(found)), Reference(kind="origin", words=words, sha256=sha256(found)))
 
 
 def _found(path: Path, start: QatStart | None) -> Path | str:
