@@ -153,7 +153,9 @@ def trainable_copy(model: keras.Model, l2: float) -> keras.Model:
     """
 
     def layer_of(old: Any) -> Any:
-        config = old.get_config() | {"trainable": not isinstance(old, layers.BatchNormalization)}
+        config = old.get_config()
+        if "trainable" in config:  # a bare operation has nothing to train
+            config["trainable"] = not isinstance(old, layers.BatchNormalization)
         if l2 and "kernel_regularizer" in config:
             config["kernel_regularizer"] = keras.regularizers.L2(l2 / 2)
         return type(old).from_config(config)

@@ -142,6 +142,14 @@ def test_a_frozen_backbone_inside_is_treated_like_any_layers(inside: bool, strat
     np.testing.assert_allclose(copy(seen), made.whole(images), rtol=1e-5, atol=1e-6)
 
 
+def test_a_bare_operation_is_copied_as_it_is() -> None:
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(pixels) * 2.0 + 1.0)
+    model = keras.Model(pixels, layers.Dense(3)(x))
+    images = np.random.default_rng(3).normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
+    np.testing.assert_allclose(trainable_copy(model, l2=0.0)(images), model(images), rtol=1e-5, atol=1e-6)
+
+
 def test_the_finished_network_is_a_plain_one(source: Source, data: LabelledImages) -> None:
     """Trained on elsewhere, its batch normalisation would learn again."""
     lesson = taught(source, data, "finetune-more")
