@@ -11,7 +11,6 @@ that gives x.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -38,9 +37,9 @@ def gates_apart(graph: Graph) -> Graph:
 
     def split(node: Node) -> list[Node]:
         if node.name in swishes:
-            return list(_rescaled_gate(graph, node))
+            return _rescaled_gate(graph, node)
         if node.name in hard:
-            return list(_product(graph, node))
+            return _product(graph, node)
         return [_sixth(node) if node.name in sixths else node]
 
     return expanded(graph, split)
@@ -65,20 +64,19 @@ def _is_after_a_layer_alone(graph: Graph, node: Node) -> bool:
     )
 
 
-def _rescaled_gate(graph: Graph, gate: Node) -> Iterator[Node]:
+def _rescaled_gate(graph: Graph, gate: Node) -> list[Node]:
     layer = _rescale(graph[gate.inputs[0]], gate.name, 1.0, 0.0)
-    yield layer
-    yield replace(gate, inputs=(layer.name,))
+    return [layer, replace(gate, inputs=(layer.name,))]
 
 
-def _product(graph: Graph, swish: Node) -> Iterator[Node]:
+def _product(graph: Graph, swish: Node) -> list[Node]:
     """relu6(6 * x' + 3) * x' for x' = x / 6."""
     source = graph[swish.inputs[0]]
     layer = _rescale(source, swish.name, 6.0, 3.0)
-    gate = f"{swish.name}_gate"
-    yield layer
-    yield Node(gate, "ReLU", {"name": gate, "max_value": 6.0}, (), (layer.name,), swish.shape)
-    yield replace(swish, kind="Multiply", config={"name": swish.name}, inputs=(source.name, gate))
+    name = f"{swish.name}_gate"
+    gate = Node(name, "ReLU", {"name": name, "max_value": 6.0}, (), (layer.name,), swish.shape)
+    product = replace(swish, kind="Multiply", config={"name": swish.name}, inputs=(source.name, name))
+    return [layer, gate, product]
 
 
 def _rescale(source: Node, name: str, gain: float, shift: float) -> Node:

@@ -16,11 +16,11 @@ from edge.config import StreamSettings
 from edge.pipeline import Limits, Pipeline, Summary
 from edge.profiler import StageRecorder, stage_table
 from edge.protocols import Sink
-from edge.secret import masked, resolved
+from edge.secret import masked
 from edge.sinks.shared import shared_sinks
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
-from edge.sources import open_source
+from edge.sources import source_of
 
 _NOT_OF_A_STREAM = {
     *("sinks", "model", "backend", "precision", "threads"),
@@ -89,7 +89,7 @@ def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
         SightlineError: whatever the bundle, the source or a sink finds wrong. The files hold the
             results up to then.
     """
-    source = open_source(resolved(settings.source), settings.decode_threads)
+    source = source_of(settings)
     with closing(
         Cascade.open(settings.chosen(), settings.score_threshold, settings.parallel_models)
     ) as models:

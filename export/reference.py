@@ -45,7 +45,9 @@ def compared_with(path: Path, model: Any, card: Card, plan: Plan | None) -> Comp
         )
         return Compared(model, Reference(kind="trained", words=words, sha256=sha256(path)))
     words = f"{found.name}, the float model that quantization-aware training started from"
-    return Compared(in_float32(load_keras(found)), Reference(kind="origin", words=words, sha256=sha256(found)))
+    return Compared(
+        in_float32(load_keras(found)), Reference(kind="origin", words=words, sha256=sha256(found))
+    )
 
 
 def _found(path: Path, start: QatStart | None) -> Path | str:

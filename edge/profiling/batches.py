@@ -24,8 +24,7 @@ from edge.profiling.measure import Wanted
 from edge.profiling.sources import Repeated
 from edge.profiling.spread import Spread
 from edge.runners import choose
-from edge.secret import resolved
-from edge.sources import open_source
+from edge.sources import source_of
 
 
 def batch_point(settings: StreamSettings, batch: int, wanted: Wanted) -> Mapping[str, Any]:
@@ -43,7 +42,7 @@ def batch_point(settings: StreamSettings, batch: int, wanted: Wanted) -> Mapping
 
 def _pictures(settings: StreamSettings, count: int) -> list[Image]:
     """The first so many of the source, which begins again at its end."""
-    source = Repeated(open_source(resolved(settings.source), settings.decode_threads))
+    source = Repeated(source_of(settings))
     found: list[Image] = []
     try:
         source.open()

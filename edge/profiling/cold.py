@@ -66,8 +66,7 @@ def _main(spawned_ns: int, backends: Sequence[str]) -> None:
     from edge.cascade import Cascade
     from edge.config import StreamSettings
     from edge.frame import Frame, Stamps
-    from edge.secret import resolved
-    from edge.sources import open_source
+    from edge.sources import source_of
 
     for backend in backends:
         _import_first(LIBRARIES.get(backend, ()))
@@ -76,7 +75,7 @@ def _main(spawned_ns: int, backends: Sequence[str]) -> None:
     settings = StreamSettings.model_validate_json(sys.stdin.read())
     models = Cascade.open(settings.chosen(), settings.score_threshold)
     laps.append(time.monotonic_ns())
-    source, frame = open_source(resolved(settings.source), settings.decode_threads), Frame()
+    source, frame = source_of(settings), Frame()
     models.start(source.open())
     source.read(frame)
     laps.append(time.monotonic_ns())

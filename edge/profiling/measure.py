@@ -21,8 +21,7 @@ from edge.profiling.spread import Spread
 from edge.profiling.stats import frames_needed, intervals, percent_name
 from edge.protocols import Sink, Source
 from edge.run import described
-from edge.secret import resolved
-from edge.sources import open_source
+from edge.sources import source_of
 from edge.tables import resolve
 
 PERCENTS = (50.0, 90.0, 99.0)
@@ -169,7 +168,7 @@ def profile_in_turn(
 
 def _stream_into(rows: Rows, settings: StreamSettings, models: Cascade, wanted: Wanted, frames: int) -> float:
     """Stream so many frames into the rows; returns frames a second."""
-    opened = open_source(resolved(settings.source), settings.decode_threads)
+    opened = source_of(settings)
     source = Repeated(opened) if wanted.rate is None else Paced(opened, wanted.rate)
     sinks = [rows, *wanted.sinks]
     return Pipeline(source, models, sinks, Limits(frames=frames), lossless=True).run().fps
@@ -181,7 +180,7 @@ def _run(settings: StreamSettings, models: Cascade, rows: Rows, fps: float, fram
 
 
 def _source(settings: StreamSettings) -> Source:
-    return Repeated(open_source(resolved(settings.source), settings.decode_threads))
+    return Repeated(source_of(settings))
 
 
 def _sampler() -> Any:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from edge.errors import SourceError
 from edge.protocols import Source
+from edge.secret import resolved
 from edge.tables import SOURCES, resolve
+
+if TYPE_CHECKING:
+    from edge.config import StreamSettings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -42,6 +46,15 @@ def open_source(uri: str, decode_threads: int = 1, keep_trying: bool = False) ->
     if kind == "camera":
         options |= {"keep_trying": keep_trying, "live": not _is_file_over_http(uri)}
     return cast(Source, resolve(SOURCES[kind])(uri, **options))
+
+
+def source_of(settings: StreamSettings) -> Source:
+    """The one source of a stream's settings, not yet opened, with what its secrets stand for.
+
+    Raises:
+        SourceError: as `open_source`. InputError: a secret that is not there.
+    """
+    return open_source(resolved(settings.source), settings.decode_threads)
 
 
 def _is_file_over_http(uri: str) -> bool:
