@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.graph import Graph, Node, Weights
+from calibration.graph import FLOAT_ALONE, Graph, Node, Weights
 from calibration.lower import FIXED_RANGES, activation_of, expanded, lower
 from calibration.reading import CUSTOM, free_name
 from edge.errors import InputError
@@ -254,7 +254,7 @@ def _check_norms(graph: Graph) -> None:
         if node.kind == "BatchNormalization" and axis not in (-1, len(node.shape), [-1], [len(node.shape)]):
             raise InputError(
                 f"Layer '{node.name}' (BatchNormalization with axis={axis}) has no int8 form here: expected its "
-                "channels last (axis=-1). Export fp32 and fp16 only (--precisions fp32,fp16)."
+                f"channels last (axis=-1). {FLOAT_ALONE}"
             )
 
 
@@ -280,8 +280,7 @@ def _check_supported(node: Node) -> None:
     known = sorted(SUPPORTED - {"InputLayer"} | set(WRITTEN_OTHERWISE))
     raise InputError(
         f"Layer '{node.name}' ({what}{own}) has no int8 form here. Known: {', '.join(known)}, with ReLU, ReLU6, "
-        "leaky ReLU, ELU, GELU, swish, hard-swish, sigmoid, hard-sigmoid, tanh and softmax. Export fp32 and fp16 "
-        "only (--precisions fp32,fp16)."
+        f"leaky ReLU, ELU, GELU, swish, hard-swish, sigmoid, hard-sigmoid, tanh and softmax. {FLOAT_ALONE}"
     )
 
 
@@ -348,7 +347,7 @@ def _dense(node: Node, graph: Graph, source: Node, lifted: dict[str, Node]) -> N
         _check_before(graph, source)
         raise InputError(
             f"Dense layer '{node.name}' reads {source.shape} of '{source.name}', which is neither a map nor a vector "
-            "made from one; no int8 form. Export fp32 and fp16 only (--precisions fp32,fp16)."
+            f"made from one; no int8 form. {FLOAT_ALONE}"
         )
     kept = {key: node.config[key] for key in ("name", "use_bias", "activation")}
     weights: Weights = (kernel.reshape(*size, -1, kernel.shape[1]), *bias)

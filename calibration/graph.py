@@ -20,6 +20,8 @@ Weights = tuple[NDArray[np.float32], ...]
 KerasTensor = Any
 LOGITS = "logits"
 """The head's name of a model with one output; several heads have the names of their layers."""
+FLOAT_ALONE = "Export fp32 and fp16 only (--precisions fp32,fp16)."
+"""What is left to who has a model that int8 does not know."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +97,7 @@ def read(model: Any) -> Graph:
         names = ", ".join(tensor._keras_history.operation.name for tensor in model.inputs)
         raise InputError(
             f"Model '{model.name}' has {len(model.inputs)} inputs ({names}); expected one, the pixels. "
-            "Export fp32 and fp16 only, or give the others as constants."
+            f"Give the others as constants. {FLOAT_ALONE}"
         )
     nodes, names_of = nodes_of(model)
     return Graph(nodes, {head: names_of[id(tensor)] for head, tensor in heads(model).items()})

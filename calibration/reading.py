@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.graph import Node
+from calibration.graph import FLOAT_ALONE, Node
 from edge.errors import InputError
 
 CUSTOM = "custom layer "
@@ -47,7 +47,7 @@ def _read_into(nodes: list[Node], names: Names, model: Any) -> None:
         if len(call.output_tensors) > 1:
             raise InputError(
                 f"'{call.operation.name}' ({type(call.operation).__name__}) has {len(call.output_tensors)} outputs; "
-                "int8 knows layers with one. Export fp32 and fp16 only (--precisions fp32,fp16)."
+                f"int8 knows layers with one. {FLOAT_ALONE}"
             )
         node = _node(call, tuple(names[id(tensor)] for tensor in call.arguments.keras_tensors))
         node = with_name(node, free_name(node.name, {known.name for known in nodes}))
@@ -72,7 +72,7 @@ def _is_model(layer: Any) -> bool:
     if getattr(layer, "_functional", None) is None and not hasattr(layer, "_nodes_by_depth"):
         raise InputError(
             f"Layer '{layer.name}' is a {type(layer).__name__} without a recorded graph. Build it with "
-            "keras.Model(inputs, outputs) or keras.Sequential, or export fp32 and fp16 only."
+            f"keras.Model(inputs, outputs) or keras.Sequential. {FLOAT_ALONE}"
         )
     return True
 
@@ -136,7 +136,7 @@ def _affine(layer: Any, call: Any) -> Affine | None:
         if np.size(layer.mean) > 1 and np.shape(layer.mean)[-1] != np.size(layer.mean):
             raise InputError(
                 f"Layer '{layer.name}' (Normalization with axis={layer.axis}) has a mean for each place; int8 "
-                "knows one for each channel (axis=-1), or for all. Export fp32 and fp16 only."
+                f"knows one for each channel (axis=-1), or for all. {FLOAT_ALONE}"
             )
         gain = 1 / np.maximum(np.sqrt(np.asarray(layer.variance)), 1e-7)
         return gain, -np.asarray(layer.mean) * gain

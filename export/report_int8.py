@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from calibration.coverage import MOST_OUTSIDE, Coverage
+from calibration.equalise import unequalised
 from calibration.quantize import asymmetric, symmetric
 from edge.bundle import Format
 from export.evidence import Int8
@@ -22,10 +23,14 @@ TARGETS: dict[Format, str] = {"tflite": "TFLite", "onnx": "TensorRT"}
 
 def repairs(int8: Int8) -> str:
     """Each attempt with what it gained."""
+    return f"<h2>Repairs</h2>{_tried(int8)}{_equalised(int8)}"
+
+
+def _tried(int8: Int8) -> str:
     record = int8.record
     if not record.attempts:
         return (
-            "<h2>Repairs</h2><p>None was tried: the plan was given, repairs were turned off, or no training image "
+            "<p>None was tried: the plan was given, repairs were turned off, or no training image "
             f"was left to judge them on. Quantized by: {escape(int8.plan.method)}.</p>"
         )
     first = record.attempts[0]
@@ -35,10 +40,10 @@ def repairs(int8: Int8) -> str:
     )
     if not record.changed:
         drops = ", ".join(f"{TARGETS[target]} {drop:+.2f}" for target, drop in first.drop.items())
-        return f"<h2>Repairs</h2><p>None was needed: int8 as asked loses {drops} points. {judged}</p>"
+        return f"<p>None was needed: int8 as asked loses {drops} points. {judged}</p>"
     head = ("attempt", *(TARGETS[target] for target in first.drop), "gained", "in float", "")
     return (
-        f"<h2>Repairs</h2><p>{judged} Gained: of the worse target, against the best attempt before. "
+        f"<p>{judged} Gained: of the worse target, against the best attempt before. "
         f"Went to the gate: {escape(int8.plan.method)}.</p>" + table(head, _attempts(record.attempts))
     )
 
@@ -51,6 +56,17 @@ def _attempts(attempts: tuple[Attempt, ...]) -> Iterator[tuple[str, ...]]:
         enough = '<span class="good">enough</span>' if attempt.enough else ""
         yield escape(attempt.name), *drops, gained, str(len(attempt.float_layers) or ""), enough
         best = attempt.worst if best is None else min(best, attempt.worst)
+
+
+def _equalised(int8: Int8) -> str:
+    """Which layers' channels have another scale than in the float model, and why the others do not."""
+    if not int8.plan.settings.equalise:
+        return ""
+    left = "".join(f"<li>{escape(name)}: {escape(why)}</li>" for name, why in unequalised(int8.graph).items())
+    return (
+        f"<details><summary>Layers with equalised channels: {len(int8.plan.equalised)}. Why others were left as "
+        f"they are</summary><ul>{left}</ul></details>"
+    )
 
 
 # -- sensitivity ----------------------------------------------------------------------------------

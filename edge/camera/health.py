@@ -93,10 +93,6 @@ class Ledger:
         self.captured += 1
         self.delivered += 1
 
-    def drop_to(self, number: int) -> None:
-        """The frames up to this number that are not settled yet will not be delivered."""
-        self._settle(number)
-
     def end(self, number: int) -> None:
         """The child is gone, having captured so many frames."""
         self._settle(number)

@@ -87,14 +87,6 @@ class Histogram:
         bucket = int(np.searchsorted(cumulative, rank(percent, n)))
         return min(max(middle_ns(bucket), float(self.min_ns)), float(self.max_ns))
 
-    def merge(self, other: Histogram) -> None:
-        """Add the values of another; its neighbours stay neighbours, for the jitter."""
-        self._view()[:] += other._view()
-        self.total_ns += other.total_ns
-        self._apart_ns += other._apart_ns
-        self.max_ns = max(self.max_ns, other.max_ns)
-        self.min_ns = min(self.min_ns, other.min_ns)
-
     def _view(self) -> NDArray[np.int64]:
         """int64 (BUCKETS,), the counts themselves, not a copy."""
         return np.frombuffer(self._counts, np.int64)

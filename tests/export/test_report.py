@@ -153,6 +153,26 @@ def test_no_repair_is_an_answer_too() -> None:
     )
 
 
+def test_it_says_whose_channels_were_equalised_and_why_the_others_were_not() -> None:
+    chain = Graph(
+        (
+            Node("pixels", "InputLayer", {}, (), (), (4, 4, 3)),
+            Node("first", "Conv2D", {}, (), ("pixels",), (4, 4, 8)),
+            Node("bent", "ELU", {}, (), ("first",), (4, 4, 8)),
+            Node("a<b", "Conv2D", {}, (), ("bent",), (4, 4, 8)),
+            Node("last", "Conv2D", {}, (), ("a<b",), (4, 4, 8)),
+        ),
+        {"logits": "last"},
+    )
+    plan = Plan.model_construct(
+        settings=Settings(method="mse", equalise=True), ranges={}, equalised={"a<b": (1.0,) * 8}
+    )
+    page = _page(_int8(graph=chain, plan=plan, layers=[]))
+    assert "Layers with equalised channels: 1." in page
+    assert "<li>first: it is read by ELU &#x27;bent&#x27;</li><li>last: it is an output</li>" in page
+    assert "equalised channels" not in _page(_int8())
+
+
 def test_layers_stand_in_the_plot_by_order_and_in_the_table_by_harm() -> None:
     page = _page(_int8())
     plot, table = page.split('class="plot"')[1].split("</svg>")

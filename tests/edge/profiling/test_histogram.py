@@ -42,14 +42,6 @@ def test_count_sum_least_most_and_jitter_are_exact(values: list[int]) -> None:
         assert found.jitter_ns == pytest.approx(np.mean(np.abs(np.diff(values))))
 
 
-@given(DURATIONS, DURATIONS)
-def test_merged_is_as_if_one_had_counted_both(a: list[int], b: list[int]) -> None:
-    both, one = histogram(a), histogram(a + b)
-    both.merge(histogram(b))
-    assert (both.n, both.total_ns, both.min_ns, both.max_ns) == (one.n, one.total_ns, one.min_ns, one.max_ns)
-    assert [both.percentile_ns(p) for p in PERCENTS] == [one.percentile_ns(p) for p in PERCENTS]
-
-
 @given(st.integers(1, BUCKETS - 1))
 def test_buckets_are_in_order_and_each_holds_its_own_middle(bucket: int) -> None:
     assert middle_ns(bucket) > middle_ns(bucket - 1)
