@@ -125,7 +125,7 @@ def all_matched(entrants: list[Entrant], images: BoxedImages) -> dict[str, list[
 def accuracy_table(matched: dict[str, list[Matched]], images: BoxedImages) -> Table:
     """AP50 of all and by source."""
     sources = sorted({image.source for image in images.images} - {""})
-    table = _table("AP50", "all", *sources)
+    table = markdown_table("AP50", "all", *sources)
     for name, found in matched.items():
         parts = [
             [one for one, image in zip(found, images.images, strict=True) if image.source == source]
@@ -138,7 +138,7 @@ def accuracy_table(matched: dict[str, list[Matched]], images: BoxedImages) -> Ta
 def difference_table(entrants: list[Entrant], matched: dict[str, list[Matched]]) -> Table | None:
     """AP50 of ours minus each peer's, with its paired interval: pictures drawn together, 1000 times."""
     ours = [entrant.name for entrant in entrants if entrant.ours]
-    table = _table("difference in points of AP50", *ours)
+    table = markdown_table("difference in points of AP50", *ours)
     for peer in (entrant.name for entrant in entrants if not entrant.ours):
         table.add_row(f"minus {peer}", *(_difference(matched[our], matched[peer]) for our in ours))
     return table if ours else None
@@ -167,7 +167,7 @@ def interleaved(entrants: list[Entrant], repetitions: int) -> NDArray[np.float64
 def speed_table(entrants: list[Entrant], times: NDArray[np.float64], yardstick: str) -> Table:
     """Medians, with the middle half, and the ratio of medians to the yardstick's."""
     medians = dict(zip((entrant.name for entrant in entrants), np.median(times, axis=0), strict=True))
-    table = _table("ms, one thread", "median", "middle half", f"ratio to {yardstick}")
+    table = markdown_table("ms, one thread", "median", "middle half", f"ratio to {yardstick}")
     for entrant, column in zip(entrants, times.T, strict=True):
         low, high = np.quantile(column, [0.25, 0.75])
         ratio = medians[entrant.name] / medians[yardstick]
@@ -186,24 +186,27 @@ def busy(times: NDArray[np.float64]) -> bool:
 # -- the command ----------------------------------------------------------------------------------
 
 
-def _table(*headings: str) -> Table:
+def markdown_table(*headings: str) -> Table:
+    """An empty table: the first column to the left, figures to the right."""
     table = Table(box=box.MARKDOWN)
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
     return table
 
 
-def _conditions(images: BoxedImages, repetitions: int) -> str:
+def conditions(images: BoxedImages) -> str:
+    """The machine, the versions and the pictures, for a table's foot."""
     machine = this_machine()
     packages = ("ai-edge-litert", "onnxruntime", "opencv-python-headless", "numpy")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
         f"{machine.cpu}, {machine.cores} cores; Python {platform.python_version()}, {versions}; "
-        f"{images.source}: {len(images)} pictures, {images.faces} faces; speed: {repetitions} runs each, in turn"
+        f"{images.source}: {len(images)} pictures, {images.faces} faces"
     )
 
 
-def _missing(data: Path | None, folder: Path | None) -> str | None:
+def missing_files(data: Path | None, folder: Path | None) -> str | None:
+    """Why nothing can be measured; None where all is there."""
     if data is None or folder is None:
         return "give --data DIR and --peers DIR (or DATA= and PEERS=)"
     wanted = [data / ANNOTATIONS, *(folder / file for file in (*YUNETS.values(), RFB))]
@@ -228,7 +231,7 @@ def main(
 ) -> None:
     """Measure ours and theirs, and print tables in Markdown."""
     console = Console(width=200)
-    missing = _missing(data, folder)
+    missing = missing_files(data, folder)
     if missing or data is None or folder is None:
         console.print(f"skipped: {missing}", highlight=False)
         return
@@ -237,7 +240,7 @@ def main(
     entrants = [*our_entrants(bundles, console), *peers(folder, long_sides)]
     times = interleaved(entrants, repetitions)
     matched = all_matched(entrants, images)
-    console.print(_conditions(images, repetitions), highlight=False)
+    console.print(f"{conditions(images)}; speed: {repetitions} runs each, in turn", highlight=False)
     tables = (
         accuracy_table(matched, images),
         difference_table(entrants, matched),
