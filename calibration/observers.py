@@ -87,7 +87,10 @@ def ranges(
 
     def of(node: Node, low: float, high: float) -> Range:
         least, most = widest(graph, node)
-        return (least, most) if activation_of(node) in FIXED_RANGES else (max(low, least), min(high, most))
+        if activation_of(node) in FIXED_RANGES:
+            return least, most
+        # All values may lie beyond one end: a gate that is always open.
+        return min(max(low, least), most), max(min(high, most), least)
 
     return {name: of(nodes[name], *chosen(histogram)) for name, histogram in found.items()}
 

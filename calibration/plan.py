@@ -133,6 +133,14 @@ class Plan(BaseModel):
         nodes = {head: graph[name] for head, name in graph.outputs.items()}
         return {head: self.params(graph, node, "tflite").scale for head, node in nodes.items()}
 
+    def without_shifts(self, target: Format) -> Plan:
+        """The same with biases corrected by nothing: `prepared` then computes what the float model computes.
+
+        By zeros, so that each layer keeps a bias where the correction had given it one.
+        """
+        zeros = {name: (0.0,) * len(shift) for name, shift in self.bias_shifts.get(target, {}).items()}
+        return self.model_copy(update={"bias_shifts": {**self.bias_shifts, target: zeros}})
+
     def prepared(self, graph: Graph, target: Format) -> Graph:
         """The folded graph with its float repairs: equalised, biases shifted. What the target rounds is this.
 

@@ -8,6 +8,7 @@ entropy       the least Kullback-Leibler divergence of the rounded from the real
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -131,6 +132,8 @@ def _grid_error(values: NDArray[np.float64], weights: NDArray[np.int64], grid: T
 def _divergence(magnitudes: NDArray[np.float64], size: int) -> float:
     """Kullback-Leibler divergence of the distribution cut at `size` bins from the same in 128 levels."""
     kept = magnitudes[:size]
+    if not kept.any():
+        return math.inf
     reference = kept.copy()
     reference[-1] += magnitudes[size:].sum()
     occupied: NDArray[Any] = kept > 0

@@ -213,7 +213,7 @@ class _Pair:
     """The float network and a target's simulation of the same layers."""
 
     def __init__(self, graph: Graph, plan: Plan, target: Format) -> None:
-        self.graph = plan.prepared(graph, target)
+        self.graph = plan.without_shifts(target).prepared(graph, target)
         self.layers = tuple(node for node in self.graph.nodes if node.kind in WEIGHTED)
         self._simulated = partial(simulate, graph, plan, target)
         self.exact, self.int8 = build(self.graph), self._simulated()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -196,3 +197,17 @@ def test_what_only_a_sigmoid_reads_reaches_no_further_than_it_tells_values_apart
     assert {covered[name].outside for name in names} == {0.0}
     errors = {error.name: error.own_db for error in layer_errors(graph, plan, _pictures())}
     assert min(errors[name] for name in names) > 20
+
+
+@pytest.mark.parametrize("bias", [9.0, -9.0])
+def test_a_gate_that_is_always_open_or_shut_has_a_range(bias: float) -> None:
+    pixels = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, activation="relu")(pixels)
+    gate = layers.Conv2D(8, 1, bias_initializer=keras.initializers.Constant(bias), name="gate")(
+        layers.GlobalAveragePooling2D(keepdims=True)(x)
+    )
+    x = layers.Multiply()([x, layers.Activation("sigmoid")(gate)])
+    graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1)(x))))
+    plan = calibrate(graph, Samples(_pictures(), "made"), Settings(method="minmax"))
+    plan.check_fits(graph)
+    assert plan.ranges["gate"] == (math.copysign(6.3, bias),) * 2

@@ -69,6 +69,14 @@ def test_zeros_alone_have_a_range() -> None:
         assert range_method(method)(histogram) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("method", ["minmax", "mse", "entropy", "percentile:99"])
+@pytest.mark.parametrize(("low", "high"), [(2.6, 3.0), (-9.5, -9.0)])
+def test_values_that_all_stay_away_from_zero_have_a_range(method: str, low: float, high: float) -> None:
+    found = range_method(method)(_filled(np.linspace(low, high, 1000)))
+    assert low - 0.01 <= found[0] <= found[1] <= high + 0.01
+    assert max(map(abs, found)) > 0.9 * min(abs(low), abs(high))
+
+
 @pytest.fixture
 def peaked() -> Histogram:
     """A bell of width 1 and one value in a hundred thousand at 60: what cutting off is for."""

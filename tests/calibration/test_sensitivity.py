@@ -91,6 +91,24 @@ def test_a_layer_alone_errs_less_than_all_others(target: Format) -> None:
     assert sum(alone) < sum(layer.rest_error for layer in found)
 
 
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_a_corrected_bias_is_part_of_int8_and_not_of_what_it_is_measured_against(target: Format) -> None:
+    graph, images = _network(0), _pictures(0)
+    plan = make_plan(graph, images, "blobs", "minmax")
+    far = plan.model_copy(update={"bias_shifts": {target: {"head": (9.0,) * 10}}})
+    first, *others = sensitivity(graph, far, images, target=target)
+    assert first.name == "head"
+    assert first.alone_error > 1
+    assert max(layer.alone_error for layer in others) < 0.1
+    assert first.rest_error == pytest.approx(
+        next(
+            layer.rest_error
+            for layer in sensitivity(graph, plan, images, target=target)
+            if layer.name == "head"
+        )
+    )
+
+
 def test_the_command_writes_both_measures(tmp_path: Path) -> None:
     pixels = keras.Input((16, 16, 3))
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu", name="first")(pixels))
