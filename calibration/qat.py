@@ -23,6 +23,7 @@ from keras import layers, ops
 
 from calibration.fold import fold
 from calibration.graph import Graph, Node, build, call_layer, read
+from calibration.lower import activation_of
 from calibration.options import SAMPLES
 from calibration.plan import Plan, provenance, range_plan, scales_of
 from calibration.quantize import PIXELS, SMALLEST_SCALE
@@ -154,6 +155,23 @@ def with_weights(graph: Graph, model: keras.Model) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
+def _to_logits(graph: Graph) -> Graph:
+    """Without the softmax at its end, if it has one: the lessons' losses expect logits, and it has no weights."""
+    before: dict[str, str] = {}
+    for name in graph.outputs.values():
+        node = graph[name]
+        while node.kind == "Reshape":
+            node = graph[node.inputs[0]]
+        if activation_of(node) == "softmax":
+            before[node.name] = node.inputs[0]
+    nodes = (
+        replace(node, inputs=tuple(before.get(name, name) for name in node.inputs))
+        for node in graph.nodes
+        if node.name not in before
+    )
+    return Graph(tuple(nodes), {head: before.get(name, name) for head, name in graph.outputs.items()})
+
+
 def _keras_layer(layer: Any, node: Node) -> Any:
     """Keras's own where `calibration.graph.make_layer` has one for converters, which no file could hold."""
     if node.kind == "HardSwish":
@@ -189,7 +207,7 @@ class QatLesson:
     def compiled(self) -> keras.Model:
         """The rounding network, with the optimiser and the loss of the lesson."""
         fresh = self._lesson.compiled()
-        model = rounding_network(self._graph, self.start)
+        model = rounding_network(_to_logits(self._graph), self.start)
         if model.output_shape != fresh.output_shape:
             raise InputError(
                 f"The model to start from gives {model.output_shape}, recipe {self.recipe.name} trains "

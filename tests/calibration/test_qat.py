@@ -102,7 +102,9 @@ def test_training_wins_back_what_int8_lost(case: Case) -> None:
     for target, least in (("tflite", exact - 10), ("onnx", exact - 40)):
         before = case.top1(case.logits(simulate(case.graph, case.start, target)))
         after = case.top1(case.logits(simulate(graph, case.plan, target)))
-        assert after > before + 30
+        lost = exact - before  # from 18 to more than 40 points, by the processor that trained
+        assert lost > 10
+        assert after > before + lost / 3
         assert after > least
 
 
@@ -165,6 +167,19 @@ def test_a_kernel_is_rounded_to_the_plans_integers(seed: int, size: float, depth
     wanted = quantize.rounded_kernel(node, quantize.kernel_scales(node))
     found = keras.ops.convert_to_numpy(rounded_kernel(kernel, (0, 1) if depthwise else (0, 1, 2)))
     np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_softmax_at_the_end_changes_nothing_of_a_training(case: Case, tmp_path: Path) -> None:
+    ended = fold(read(keras.Model(case.model.input, layers.Softmax(name="shares")(case.model.output))))
+    recipe = replace(RECIPE, epochs=1)
+    lessons = [case.lesson(recipe, graph) for graph in (case.graph, ended)]
+    plain, softmax = (
+        fit(lesson, tmp_path / f"{index}.keras", Quiet()).model for index, lesson in enumerate(lessons)
+    )
+    assert any(layer.name == "shares" for layer in softmax.layers)
+    for wanted, found in zip(plain.get_weights(), softmax.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert lessons[1].plan(softmax).ranges["shares"] == (0, 255 / 256)
 
 
 def test_the_gradient_goes_straight_through_the_rounding() -> None:
