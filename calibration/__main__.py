@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import Progress
 from rich.table import Table
 
@@ -29,6 +30,9 @@ from train.detection.data import is_boxed
 from train.detection.evaluate import resized
 from train.weights import in_float32, load_keras
 
+WIDEST = 400
+"""Columns that a table may take where the terminal has fewer."""
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
@@ -45,7 +49,7 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
             network = resized(network, spec.height, spec.width)
         graph = fold(read(network))
         settings = choices.settings("faces" if is_boxed(data) else "classification")
-        samples = read_samples(data, spec, choices.count, settings.sample)
+        samples = read_samples(data, spec, choices.count, settings.sample, choices.skip_corrupt)
         plan = _watched(graph, samples, settings, preprocessing(spec))
         if out is not None:
             plan.write(out)
@@ -55,11 +59,18 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
         covered = coverage(graph, plan, samples.held_out) if samples.held_out is not None else {}
     except SightlineError as error:
         raise click.UsageError(str(error)) from error
-    Console().print(_table(plan.prepared(graph, "tflite"), plan, covered))
+    _print(_table(plan.prepared(graph, "tflite"), plan, covered))
     if rows:
-        Console().print(_harm(rows))
+        _print(_harm(rows))
     for doubt in doubts(samples, covered):
         click.echo(f"Doubt: {doubt}", err=True)
+
+
+def _print(table: Table) -> None:
+    """In a narrow terminal lines break; no figure is cut."""
+    console = Console(markup=False)
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    Console(markup=False, width=max(console.width, needed)).print(table)
 
 
 def _own_input(network: Any, data: str) -> InputSpec:
@@ -75,7 +86,7 @@ def _own_input(network: Any, data: str) -> InputSpec:
 
 
 def _watched(graph: Graph, samples: Samples, settings: Settings, pixels: str) -> Plan:
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=Console(stderr=True, markup=False)) as progress:
         bar = progress.add_task("calibrating", total=work(graph, len(samples.images), settings))
         return calibrate(graph, samples, settings, pixels, lambda done: progress.advance(bar, done))
 

@@ -320,7 +320,8 @@ def channelwise(node: Node, gain: NDArray[np.float32], shift: NDArray[np.float32
     """In the node's place gain * x + shift by channel, as a depthwise 1x1 convolution."""
     if len(node.shape) not in (1, 3):
         raise InputError(
-            f"Batch normalisation '{node.name}' works on {node.shape}; expected a map or a vector."
+            f"Layer '{node.name}' works on {node.shape}; int8 knows maps (height, width, channels) and vectors. "
+            f"{FLOAT_ALONE}"
         )
     config = {"name": node.name, "kernel_size": (1, 1), "use_bias": True, "activation": "linear"}
     return replace(node, kind="DepthwiseConv2D", config=config, weights=(gain.reshape(1, 1, -1, 1), shift))

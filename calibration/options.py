@@ -32,6 +32,7 @@ class Choices:
     adaround: bool = False
     samples: int | None = None
     sample: By | None = None
+    skip_corrupt: bool = False
 
     def settings(self, task: TaskName, made: Plan | None = None) -> Settings:
         """Of the calibration of a task's model; raises InputError for an unknown method.
@@ -78,6 +79,7 @@ _OPTIONS = (
     click.option("--adaround", is_flag=True, help="Learn which way each weight rounds; seconds a layer."),
     click.option("--samples", type=int, help=f"Training images to calibrate on; {SAMPLES} by default."),
     click.option("--sample", type=click.Choice(RULES), help="How to choose them; balanced by default."),
+    click.option("--skip-corrupt", is_flag=True, help="Of a classifier: leave out broken pictures."),
 )
 
 

@@ -195,8 +195,14 @@ class Plan(BaseModel):
             InputError: it does not; the message names the layer.
         """
         ready = equalisable(graph, self.settings)
-        for node in observers.measured(ready):
+        measured = {node.name: node for node in observers.measured(ready)}
+        for node in measured.values():
             _require(node.name in self.ranges, "range", node)
+        if unknown := sorted(self.ranges.keys() - measured.keys()):
+            raise InputError(
+                f"The plan has a range of '{unknown[0]}', which the network does not measure. The plan was damaged, or "
+                "made by hand: calibrate anew."
+            )
         for node in (node for node in ready.nodes if node.kind in WEIGHTED):
             if node.name not in self.float_layers:
                 _require(_are_factors(self.kernel_scales.get(node.name, ()), node), "kernel scales", node)

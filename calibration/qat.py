@@ -36,7 +36,7 @@ from edge.tables import resolve
 from train.card import Card, QatStart
 from train.fit import Lesson, Metrics, Trained
 from train.job import Job
-from train.recipe import AnyRecipe
+from train.recipe import AnyRecipe, Recipe
 from train.weights import load_keras
 
 LEAST_NORMAL = 2.0**-14
@@ -283,7 +283,9 @@ class QatJob(Job):
                 f"{self.start} takes {graph.nodes[0].shape}, recipe {self.recipe.name} has pictures of "
                 f"({spec.height}, {spec.width}, 3). Pass the recipe that the model was trained with."
             )
-        return QatLesson(lesson, graph, read_samples(self.data, spec, SAMPLES))
+        skip = isinstance(self.recipe, Recipe) and self.recipe.skip_corrupt
+        samples = read_samples(self.data, spec, SAMPLES, skip_corrupt=skip)
+        return QatLesson(lesson, graph, samples)
 
     def _card(self, lesson: Lesson, trained: Trained, metrics: Metrics) -> Card:
         path = os.path.relpath(self.start.resolve(), self.out.resolve())

@@ -5,6 +5,7 @@ Keras 3 has no public way to walk a graph by call; `_nodes_by_depth` and `_keras
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -50,9 +51,19 @@ def _read_into(nodes: list[Node], names: Names, model: Any) -> None:
                 f"int8 knows layers with one. {FLOAT_ALONE}"
             )
         node = _node(call, tuple(names[id(tensor)] for tensor in call.arguments.keras_tensors))
-        node = with_name(node, free_name(node.name, {known.name for known in nodes}))
+        node = with_name(node, free_name(_plain(node.name), {known.name for known in nodes}))
         nodes.append(node)
         names[id(output)] = node.name
+
+
+def _plain(name: str) -> str:
+    """A name that TensorFlow takes for a scope, and that no layer has which `calibration.simulate` adds."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    plain = plain if plain[0].isalnum() else f"layer{plain}"
+    return f"{plain}_layer" if plain == "input" or plain.endswith(_ADDED) else plain
+
+
+_ADDED = ("_round", "_fence", "_switch")
 
 
 def _read_nested(nodes: list[Node], names: Names, call: Any) -> None:

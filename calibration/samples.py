@@ -90,15 +90,21 @@ class BoxedPictures:
         return self[:].astype(dtype or np.uint8)
 
 
-def read_samples(data: str, spec: InputSpec, count: int, by: By = "balanced") -> Samples:
+def read_samples(
+    data: str, spec: InputSpec, count: int, by: By = "balanced", skip_corrupt: bool = False
+) -> Samples:
     """`count` training images of a data set of either kind, labelled or boxed.
+
+    Args:
+        skip_corrupt: of labelled ones, leave out what cannot be decoded.
 
     Raises:
         InputError: the data are missing or of another shape. SourceError: a picture cannot be decoded.
     """
     if is_boxed(data):
         return boxed_samples(load_boxed(data, "train"), spec, count, by)
-    return labelled_samples(load(data, "train", spec.height, spec.width, spec.resize), count, by)
+    train = load(data, "train", spec.height, spec.width, spec.resize, skip_corrupt)
+    return labelled_samples(train, count, by)
 
 
 def labelled_samples(train: LabelledImages, count: int, by: By = "balanced") -> Samples:

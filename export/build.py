@@ -146,7 +146,7 @@ def _progress(last_s: float | None) -> Iterator[tuple[OnStep, Callable[[], bool]
     columns = TimeElapsedColumn(), BarColumn(), TextColumn("{task.description}")
     begin = time.monotonic()
     with (
-        Progress(*columns, console=Console(stderr=True), transient=True) as shown,
+        Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as shown,
         interrupt_noted() as stopped,
     ):
         task = shown.add_task("Starting NVIDIA's builder", total=1.0)

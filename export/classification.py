@@ -43,11 +43,17 @@ class Classification:
 
     @classmethod
     def load(
-        cls, data: str, card: Card, samples: int, limit: int | None, sample: By = "balanced"
+        cls,
+        data: str,
+        card: Card,
+        samples: int,
+        limit: int | None,
+        sample: By = "balanced",
+        skip_corrupt: bool = False,
     ) -> Classification:
         """Read both splits; raises InputError where the classes are not the model's."""
         size = (card.input.height, card.input.width, card.input.resize)
-        train, test = load(data, "train", *size), load(data, "test", *size)
+        train, test = (load(data, split, *size, skip_corrupt) for split in ("train", "test"))
         if test.class_names != card.labels:
             raise InputError(
                 f"{data} has the classes {', '.join(test.class_names)}; the model's are "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import threading
@@ -28,12 +29,26 @@ from train.detection.evaluate import resized
 from train.weights import in_float32, load_keras
 
 
+def _number(_: click.Context, option: click.Parameter, value: float) -> float:
+    """Click takes `nan` and `inf` for numbers."""
+    if not math.isfinite(value):
+        raise click.BadParameter("expected a number of points.", param=option)
+    return value
+
+
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle's folder.")
 @click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'.")
 @click.option("--size", help="A detector's input, WIDTHxHEIGHT or one number; the card's by default.")
-@click.option("--max-drop", default=0.5, show_default=True, help="Largest loss of top-1 or AP50, in points.")
+@click.option(
+    "--max-drop",
+    type=float,
+    callback=_number,
+    default=0.5,
+    show_default=True,
+    help="Largest loss of top-1 or AP50, in points.",
+)
 @click.option("--formats", default="tflite,onnx", show_default=True, help="Of tflite, onnx, tensorrt.")
 @click.option("--precisions", default="fp32,fp16,int8", show_default=True)
 @calibration_options
@@ -77,9 +92,9 @@ def export(
     card = _card(model, network, data, _size(size) if size else None)
     if card.task == "faces":
         network = resized(network, card.input.height, card.input.width)
-    made, choices = _planned(plan, choices)
+    made, choices = _planned(plan, choices, wanted_precisions)
     settings = choices.settings(card.task, made)
-    proof = open_proof(data, card, choices.count, limit, settings.sample)
+    proof = open_proof(data, card, choices.count, limit, settings.sample, choices.skip_corrupt)
     proof.outputs(network)  # refuses what is no classifier or detector of these classes
 
     from export.job import Job
@@ -99,11 +114,11 @@ def export(
         max_drop=max_drop,
         repair=repair,
     )
-    console = Console()
+    console = Console(markup=False)
     with interrupt_noted() as stopped, _Progress(console, stopped) as progress:
         bundle = export_bundle(job, out, progress.update, progress.say)
     _print_table(console, bundle)
-    _judge(bundle, _advice(repair, made is not None, proof.can_judge))
+    _judge(bundle, _advice(bundle, repair, made is not None, proof.can_judge))
     if shipped is not None:
         console.print(f"Shipped bundle: {ship(bundle, shipped).folder}")
     if "tensorrt" in wanted_formats:
@@ -118,8 +133,12 @@ def _names(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
     return names
 
 
-def _planned(path: Path | None, choices: Choices) -> tuple[Plan | None, Choices]:
+def _planned(path: Path | None, choices: Choices, precisions: tuple[str, ...]) -> tuple[Plan | None, Choices]:
     """The plan that is given, and the choices with its own."""
+    if path and "int8" not in precisions:
+        raise InputError(
+            "--plan says how int8 is made, which --precisions leaves out. Leave one of them out."
+        )
     plan = Plan.read(path) if path else None
     return plan, choices.or_those_of(plan) if plan else choices
 
@@ -205,7 +224,9 @@ def _own_card(path: Path, network: Any, data: str, size: tuple[int, int] | None)
     spec = InputSpec(height=height, width=width, resize="letterbox" if boxed else "crop")
     if boxed:
         return Card(name=path.stem, task="faces", labels=("face",), input=spec)
-    return Card(name=path.stem, labels=load(data, "test", height, width).class_names, input=spec)
+    # What is broken is told, or left out, where the pictures themselves are wanted.
+    labels = load(data, "test", height, width, skip_corrupt=True).class_names
+    return Card(name=path.stem, labels=labels, input=spec)
 
 
 class _Progress:
@@ -286,7 +307,7 @@ def _judge(bundle: Bundle, advice: str) -> None:
         )
 
 
-def _advice(repair: bool, planned: bool, can_judge: bool) -> str:
+def _advice(bundle: Bundle, repair: bool, planned: bool, can_judge: bool) -> str:
     """What may help an int8 file that failed."""
     if planned:
         return " The plan was followed as it is; without --plan, repairs are tried."
@@ -294,10 +315,23 @@ def _advice(repair: bool, planned: bool, can_judge: bool) -> str:
         return " Without --no-repair, what may help is tried."
     if not can_judge:
         return " No repair was tried: --samples took all training images, and none is left to judge one by."
+    if _was_enough(bundle):
+        return (
+            " On the training images that judge repairs it lost less than is allowed, so that no more was tried: do "
+            "the test images differ from those? --equalise, --bias-correction and --adaround ask for what was not."
+        )
     return (
         " What is left for int8 is a training that knows of it: "
         "`sightline train RECIPE --qat --from MODEL`, then export what it wrote."
     )
+
+
+def _was_enough(bundle: Bundle) -> bool:
+    """Whether the last attempt passed where repairs are judged; of a single one, the first, nothing is recorded."""
+    from export.repair import REPAIRS, Record
+
+    file = bundle.folder / REPAIRS
+    return not file.exists() or Record.model_validate_json(file.read_text()).attempts[-1].enough
 
 
 def _build_plans(bundle: Bundle, precisions: tuple[Precision, ...]) -> None:

@@ -51,7 +51,13 @@ class FaceDetection:
 
     @classmethod
     def load(
-        cls, data: str, card: Card, samples: int, limit: int | None, sample: By = "balanced"
+        cls,
+        data: str,
+        card: Card,
+        samples: int,
+        limit: int | None,
+        sample: By = "balanced",
+        skip_corrupt: bool = False,
     ) -> FaceDetection:
         """Read the annotations of both splits, and the pictures to calibrate on.
 

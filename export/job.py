@@ -67,7 +67,9 @@ class Job:
             return build(self.graph, batch=1)
         pixels = keras.Input(self.model.input_shape[1:], batch_size=1, name="pixels")
         names, outputs = list(heads(self.model)), self.model(pixels)
-        if names == [LOGITS] or isinstance(outputs, dict):
+        if names == [LOGITS]:
+            return keras.Model(pixels, keras.tree.flatten(outputs)[0])
+        if isinstance(outputs, dict):
             return keras.Model(pixels, outputs)
         return keras.Model(pixels, dict(zip(names, keras.tree.flatten(outputs), strict=True)))
 

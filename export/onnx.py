@@ -273,6 +273,13 @@ def _checked(model: Any, opset: int = OPSET) -> bytes:
             f"ONNX has no operator for TensorFlow's {', '.join(unknown)}, which a layer of this model uses. "
             "Replace the layer, or export TFLite only (--formats tflite)."
         )
-    onnx.checker.check_model(model, full_check=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        told = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"ONNX has no such form of a layer of this model ({told}). Replace the layer, leave that precision out "
+            "(--precisions), or export TFLite only (--formats tflite)."
+        ) from error
     content: bytes = model.SerializeToString(deterministic=True)
     return content

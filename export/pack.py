@@ -37,6 +37,7 @@ from export.evidence import Evidence, examine
 from export.gate import in_words, verdict
 from export.golden import fitted, write_golden, write_part
 from export.job import Job, Progress
+from export.obstacles import explained
 from export.repair import PLAN, REPAIRS, Record, Say, repaired
 from export.report import report
 
@@ -129,11 +130,12 @@ def _convert(
     format, precision = wanted
     progress("converting", 0, len(job.wanted))
     target = {"tflite": tflite, "onnx": onnx}[format]
-    if precision == "int8":
-        assert plan is not None  # made whenever int8 is wanted
-        content = target.int8(job.graph, plan)
-    else:
-        content = (target.fp32 if precision == "fp32" else target.fp16)(job.single)
+    with explained(job.model):
+        if precision == "int8":
+            assert plan is not None  # made whenever int8 is wanted
+            content = target.int8(job.graph, plan)
+        else:
+            content = (target.fp32 if precision == "fp32" else target.fp16)(job.single)
     path = folder / f"model.{precision}.{format}"
     if format == "onnx":
         lint.check(content, path.name)

@@ -70,15 +70,23 @@ PROOFS: dict[TaskName, str] = {
 }
 
 
-def open_proof(data: str, card: Card, samples: int, limit: int | None, sample: By = "balanced") -> Proof:
+def open_proof(
+    data: str,
+    card: Card,
+    samples: int,
+    limit: int | None,
+    sample: By = "balanced",
+    skip_corrupt: bool = False,
+) -> Proof:
     """The proof of a card's task.
 
     Args:
         samples: training images to calibrate on; sample: how they are chosen.
         limit: test images to prove on; None for all.
+        skip_corrupt: leave out what cannot be decoded, see `train.data.load`.
 
     Raises:
         InputError: the data are missing, or not those of the model.
     """
-    proof: Proof = resolve(PROOFS[card.task]).load(data, card, samples, limit, sample)
+    proof: Proof = resolve(PROOFS[card.task]).load(data, card, samples, limit, sample, skip_corrupt)
     return proof

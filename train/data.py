@@ -381,9 +381,7 @@ def _decoded(
 def _corrupt(broken: list[SourceError], files: _ImageFiles) -> str:
     if len(broken) == len(files.paths):
         return f"{files.source}: none of {len(broken)} pictures can be decoded. {broken[0]}"
-    return (
-        f"{files.source}: {_which(broken, files)}. Replace them, or train and evaluate with --skip-corrupt."
-    )
+    return f"{files.source}: {_which(broken, files)}. Replace them, or go on without them: --skip-corrupt."
 
 
 def _which(broken: list[SourceError], files: _ImageFiles) -> str:

@@ -118,6 +118,10 @@ def _of_head(plan: Plan, **changes: Any) -> Plan:
     ("changes", "words"),
     [
         ({"ranges": lambda ranges: dict(list(ranges.items())[1:])}, "range of layer"),
+        (
+            {"ranges": lambda ranges: {**ranges, "tail": (0.0, 1.0)}},
+            "range of 'tail', which the network does",
+        ),
         ({"kernel_scales": lambda scales: {**scales, "head": (0.1,)}}, "kernel scales of layer 'head'"),
         ({"kernel_scales": lambda scales: {**scales, "head": (0.0,) * 4}}, "kernel scales of layer 'head'"),
         ({"equalised": lambda _: {"head": (0.0,) * 4}}, "equalisation of layer 'head'"),

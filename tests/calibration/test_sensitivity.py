@@ -111,13 +111,16 @@ def test_a_corrected_bias_is_part_of_int8_and_not_of_what_it_is_measured_against
 
 def test_the_command_writes_both_measures(tmp_path: Path) -> None:
     pixels = keras.Input((16, 16, 3))
-    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu", name="first")(pixels))
+    x = layers.GlobalAveragePooling2D()(
+        layers.Conv2D(4, 3, activation="relu", name="the_first_convolution_of_the_first_block")(pixels)
+    )
     model, out = tmp_path / "model.keras", tmp_path / "layers.json"
     keras.Model(pixels, layers.Dense(10, name="head")(x)).save(model)
     options = ["--data", "digits", "--samples", "32", "--sensitivity", str(out)]
     done = CliRunner().invoke(main, [str(model), *options])
     assert done.exit_code == 0, done.output
+    assert "…" not in done.output  # figures are not cut where the terminal is narrow, or none
     rows = json.loads(out.read_text())["layers"]
-    assert {row["name"] for row in rows} == {"first", "head"}
+    assert {row["name"] for row in rows} == {"the_first_convolution_of_the_first_block", "head"}
     assert rows[0]["own_db"] <= rows[1]["own_db"]
     assert all(row["alone_error"] > 0 for row in rows)
