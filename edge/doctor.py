@@ -241,6 +241,6 @@ def _print(report: Report) -> None:
         # Text, not markup: rich would take the extra of '.[onnx]' for a style and swallow it.
         found = Text("\n".join(filter(None, (finding.found, finding.fix and f"-> {finding.fix}"))))
         table.add_row(finding.part, Text(finding.state, COLOUR[finding.state]), found)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table)
     console.print(f"\nbackends that run here: {', '.join(report.backends) or 'none'}")

@@ -52,4 +52,4 @@ def _print_table(found: list[Event]) -> None:
         what = " ".join(filter(None, [event.label, f"#{event.track}" if event.track else ""]))
         seconds = f"{event.seconds:.1f}" if event.began else ""
         table.add_row(at, event.camera, event.kind, what, f"{event.score:.2f}", seconds)
-    Console().print(table)
+    Console(markup=False).print(table)

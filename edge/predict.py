@@ -44,17 +44,21 @@ def predict(
     score_threshold: float | None,
     jsonl: Path,
 ) -> None:
-    """Run BUNDLE on every picture of SOURCE (images, a video, demo://) and write --jsonl FILE.
+    """Run BUNDLE on every picture of SOURCE (images, a video, demo://?frames=N) and write --jsonl FILE.
 
     A line of a classifier is {"image": NAME, "scores": [p0, p1, ...]}; of a detector {"image": NAME,
     "width": W, "height": H, "boxes": [[x0, y0, x1, y1, score], ...]}, in pixels of the upright picture.
     The file appears whole, or not at all.
     """
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     opened = Model.open(Bundle.open(bundle), backend, precision, threads, score_threshold)
     with closing(opened) as model:
         frames = open_source(source)
         info = frames.open()
+        if info.frames is None and source.startswith("demo:"):
+            raise SourceError(
+                f"{source} has no end, and the file appears whole: add one, demo://?frames=300."
+            )
         with closing(frames), whole_file(jsonl) as temporary:
             lines = track(_results(model, frames), "predicting", total=info.frames, console=console)
             count = _write(lines, temporary)

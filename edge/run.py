@@ -159,7 +159,7 @@ def _sinks(settings: StreamSettings, title: str) -> list[Sink]:
 def _print_latency(recorder: StageRecorder) -> None:
     from rich.console import Console
 
-    Console().print(stage_table(recorder.spreads(), recorder.n, recorder.model_spreads()))
+    Console(markup=False).print(stage_table(recorder.spreads(), recorder.n, recorder.model_spreads()))
 
 
 def _in_words(summary: Summary, sinks: list[Sink]) -> str:

@@ -90,6 +90,18 @@ def test_files_and_functions_stay_small(path: Path) -> None:
             assert node.end_lineno - node.lineno < 60, node.name
 
 
+def test_what_users_call_their_files_is_never_taken_for_markup() -> None:
+    """Rich eats `[v2]` of a path and ends in a traceback at `[/device:CPU:0]`, unless the console is told not to."""
+    made = [
+        (path.name, node.lineno, {keyword.arg for keyword in node.keywords})
+        for path in SOURCE_FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Console"
+    ]
+    assert len(made) > 10
+    assert [where for *where, options in made if not options & {"markup", "quiet"}] == []
+
+
 def test_the_wheel_holds_the_packages_and_the_shipped_bundles(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "uv", "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)]
     # A company's own certificate authority stands in the system's store, not in uv's.

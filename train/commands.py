@@ -96,6 +96,8 @@ def train(
         more |= {"start": start, "sanity": False}
         more |= {} if qat else {"strategy": strategy, "assignments": assignments}
     job = kind(chosen, source, out, command, resume, checkpoint_every, **more)
+    if start and job.model_path.resolve() == start.resolve():
+        raise InputError(f"The result would replace {start}: choose another name=NAME, or folder with --out.")
     try:
         card = job.run()
     except KeyboardInterrupt:
@@ -132,7 +134,7 @@ def sanity(recipe: str, assignments: tuple[str, ...], data: str | None, quick: b
     lesson = resolve(chosen.lesson).of(chosen, source, Path())
     with stderr_held_back():
         seen = checks.quick(lesson) if quick else checks.full(lesson)
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False)
     for table in (_activation_table(seen), _finding_table(seen)):
         console.print(table)
     seen.require()
@@ -152,7 +154,7 @@ def describe(model: Path, floor: bool) -> None:
     from train.weights import load_keras
 
     description = description_of(load_keras(model))
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False)
     console.print(_layer_table(description))
     console.print(
         f"{description.parameters:,} parameters, {description.trainable:,} of them trainable; "

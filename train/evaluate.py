@@ -176,7 +176,7 @@ def evaluation_progress(name: str, images: int) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=images)
         yield lambda done: progress.advance(task, done)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.errors import InputError
-from edge.files import write_text
+from edge.files import check_could_write, write_text
 from train.commands import DATA_HELP
 from train.data import LabelledImages, few, load
 
@@ -72,6 +72,8 @@ def evaluate(
 
     wanted = ReportOptions(report, image)
     wanted.check()
+    for path in filter(None, (json_path, plot)):
+        check_could_write(path)
     options = DetectionOptions(data, split, limit, size, plot)
     with closing(open_subject(model, backend, precision)) as subject:
         if subject.task == "faces":
@@ -117,7 +119,7 @@ def _corruptions(subject: Subject, images: LabelledImages, clean: Top1) -> dict[
     for name, (words, _) in CORRUPTIONS.items():
         top1 = _measured(subject, corrupted(images, name))
         drop = clean.per_cent - top1.per_cent
-        click.echo(f"  {top1.per_cent:6.2f} %  {-drop:+6.2f} points  {words}")
+        click.echo(f"  {top1.per_cent:6.2f} %  {0.0 - drop:+6.2f} points  {words}")
         found[name] = top1.as_json() | {"drop": drop}
     return {"corrupted": found}
 

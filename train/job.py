@@ -126,7 +126,7 @@ class Job:
         from train.fit import fit
         from train.watch import Watch
 
-        console = Console(stderr=True)
+        console = Console(stderr=True, markup=False)
         for note in lesson.about.notes:
             console.print(f"{lesson.about.data.source}: {note}", highlight=False)
         _tell_if_slow(console, lesson.recipe)

@@ -160,7 +160,7 @@ def print_comparison(found: Comparison, warnings: Sequence[str] = ()) -> None:
     """The table, then the verdict in one line, and what limits it."""
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(comparison_table(found))
     for warning in warnings:
         console.print(f"Not measured alike: {warning}", markup=False)

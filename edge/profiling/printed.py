@@ -19,14 +19,14 @@ def print_table(table: Table) -> None:
     """One table."""
     from rich.console import Console
 
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def print_profile(found: Profiled, wanted: Wanted) -> None:
     """The stages, what streaming costs, and what one must know to believe it."""
     from rich.console import Console
 
-    console, timings = Console(), found.run.timings
+    console, timings = Console(markup=False), found.run.timings
     models = timings.model_spreads(wanted.percents)
     console.print(stage_table(timings.spreads(wanted.percents), timings.n, models))
     if found.cost:

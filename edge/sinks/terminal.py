@@ -43,7 +43,7 @@ class TerminalSink:
         from rich.console import Console
         from rich.live import Live
 
-        console = self._console = self._console or Console()
+        console = self._console = self._console or Console(markup=False)
         size = f"{source.width}x{source.height}" if source.width else "pictures"
         self._source = f"{source.uri} {size}" + (f" {source.fps:g} fps" if source.fps else "")
         self._seen, self._shown_s = 0, 0.0

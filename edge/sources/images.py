@@ -46,11 +46,16 @@ def read_image(path: Path) -> Image:
 
 
 class ImagesSource:
-    """Each picture once, in the order of the sorted paths; `frame.name` is the file's name."""
+    """Each picture once, in the order of the sorted paths.
+
+    `frame.name` is the file's name; where a glob looks into several folders, its path from the last folder that the
+    glob names in full.
+    """
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._paths: list[Path] = []
+        self._root = Path()
         self._index = 0
         self._first: Image | None = None
 
@@ -60,7 +65,7 @@ class ImagesSource:
         Raises:
             SourceError: there is none, or the first one cannot be decoded.
         """
-        self._paths = _find(self._uri)
+        self._paths, self._root = _find(self._uri), _root(self._uri)
         self._index = 0
         self._first = read_image(self._paths[0])
         alone = len(self._paths) == 1
@@ -81,21 +86,39 @@ class ImagesSource:
         picture = read_image(path) if self._first is None else self._first
         self._first = None
         frame.pixels = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), np.uint8)
-        frame.index, frame.name, frame.capture_clock = self._index, path.name, "file"
+        frame.index, frame.name, frame.capture_clock = self._index, self._name(path), "file"
         self._index += 1
         frame.stamps.mark("decode")
         return True
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else path.name
 
     def close(self) -> None:
         """Forget the pictures."""
         self._paths, self._first = [], None
 
 
+def _root(uri: str) -> Path:
+    """The folder from which pictures are named."""
+    path = Path(uri)
+    if path.is_dir():
+        return path
+    while glob.has_magic(str(path)) and not path.is_file():
+        path = path.parent
+    return path.parent if path.is_file() else path
+
+
 def _find(uri: str) -> list[Path]:
     path = Path(uri)
     if path.is_file():
         return [path]
-    candidates = path.iterdir() if path.is_dir() else map(Path, glob.glob(uri, recursive=True))
+    # A glob leaves hidden files out too: they are what systems leave beside pictures, not pictures.
+    candidates = (
+        (p for p in path.iterdir() if not p.name.startswith("."))
+        if path.is_dir()
+        else map(Path, glob.glob(uri, recursive=True))
+    )
     found = sorted(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
         raise SourceError(

@@ -52,6 +52,29 @@ def test_a_classifiers_line(command: Command, colour_bundle: Path, tmp_path: Pat
     assert sum(line["scores"]) == pytest.approx(1, abs=1e-5)
 
 
+def test_pictures_of_several_folders_keep_names_that_tell_them_apart(
+    command: Command, colour_bundle: Path, tmp_path: Path
+) -> None:
+    for folder in ("cats", "dogs"):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "0.png"), marked())
+    (tmp_path / "dogs" / "._0.png").write_bytes(b"what another system leaves beside a picture")
+
+    def names(source: Path) -> list[str]:
+        return [line["image"] for line in predict(command, colour_bundle, source, tmp_path)]
+
+    assert names(tmp_path / "*" / "*.png") == ["cats/0.png", "dogs/0.png"]
+    assert names(tmp_path / "**" / "*.png") == ["cats/0.png", "dogs/0.png"]
+    assert names(tmp_path / "dogs" / "*.png") == ["0.png"]
+    assert names(tmp_path / "dogs") == ["0.png"]
+
+
+def test_what_has_no_end_is_refused(command: Command, colour_bundle: Path, tmp_path: Path) -> None:
+    ended = command("predict", colour_bundle, "demo://", "--jsonl", tmp_path / "r.jsonl")
+    assert (ended.code, "demo:// has no end" in ended.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_threshold_decides_what_is_a_face(command: Command, faces_bundle: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "one.png"), marked())
     for threshold, found in (("0.0", 64), ("0.5", 1), ("1.0", 0)):

@@ -247,7 +247,7 @@ def bootstrap(
     matched: Sequence[Matched], repetitions: int = 1000, seed: int = 0, coco: bool = False
 ) -> Interval:
     """The 95 % interval of the average precision, pictures drawn anew (Efron's percentile bootstrap)."""
-    return _interval(_resampled(Sorted.of(matched), repetitions, seed, coco))
+    return interval_of(_resampled(Sorted.of(matched), repetitions, seed, coco))
 
 
 def paired_bootstrap(
@@ -265,7 +265,7 @@ def paired_bootstrap(
     if len(a) != len(b):
         raise ValueError(f"expected the same pictures twice, found {len(a)} and {len(b)}")
     first, second = (_resampled(Sorted.of(part), repetitions, seed, coco) for part in (a, b))
-    return _interval(first - second)
+    return interval_of(first - second)
 
 
 def _resampled(detections: Sorted, repetitions: int, seed: int, coco: bool) -> Floats:
@@ -278,7 +278,7 @@ def _resampled(detections: Sorted, repetitions: int, seed: int, coco: bool) -> F
     return np.array([curve.coco if coco else curve.area for curve in curves])
 
 
-def _interval(values: Floats) -> Interval:
+def interval_of(values: Floats) -> Interval:
     """The 2.5 and 97.5 per cent points; a resampling without any face says nothing and is left out."""
     values = values[np.isfinite(values)]
     if not len(values):

@@ -6,7 +6,7 @@ import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich import box
@@ -17,10 +17,12 @@ from edge.errors import InputError
 from edge.results import Faces
 from train.detection.data import BoxedImages, load_boxed
 from train.detection.evaluate import SCORE_FLOOR, bundle_detections, keras_detections, resized
-from train.detection.measure import SIZES, Figures, Measured, measure
+from train.detection.measure import SIZES, Figures, Measured, measure, without_nan
 from train.detection.plot import Line, check_plot_path, plot
 from train.detection.wider import WiderFigures, WiderImages, is_wider, load_wider, wider_figures
 from train.evaluate import Subject, evaluation_progress
+
+_Images = TypeVar("_Images", BoxedImages, WiderImages)
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def _found(subject: Subject, images: BoxedImages | WiderImages) -> list[Faces]:
         return bundle_detections(subject.model, images, advance=advance)
 
 
-def _limited(images: BoxedImages, limit: int | None) -> BoxedImages:
+def _limited(images: _Images, limit: int | None) -> _Images:
     """`limit` images, evenly spread over the split."""
     if limit is None or limit >= len(images):
         return images
@@ -174,7 +176,7 @@ def _lines(measured: Measured) -> dict[str, Line]:
 
 
 def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() else 120, markup=False)
 
 
 def _say(console: Console, *lines: str) -> None:
@@ -187,15 +189,15 @@ def _say(console: Console, *lines: str) -> None:
 
 def _on_wider(subject: Subject, options: DetectionOptions) -> dict[str, Any]:
     images = load_wider(options.data)
-    if options.limit:
-        images = replace(images, images=images.images[: options.limit])
+    images = _limited(images, options.limit)
     found = _found(subject, images)
     figures = {setting: wider_figures(images, found, setting) for setting in images.settings}
     console = _console()
     console.print(_wider_table(figures))
     _say(console, f"{_title(subject, images.source)}: WIDER FACE's protocol, {len(images):,} images.")
-    if options.plot:
-        plot(options.plot, _title(subject, images.source), _wider_lines(figures))
+    lines = _wider_lines(figures)
+    if options.plot and lines:
+        plot(options.plot, _title(subject, images.source), lines)
     return {**_common(subject, images.source), "n": len(images), **_wider_json(figures)}
 
 
@@ -215,10 +217,11 @@ def _wider_json(figures: dict[str, WiderFigures]) -> dict[str, Any]:
     """`value` is that of the last setting: hard."""
     name, last = list(figures.items())[-1]
     parts = {
-        setting: {"value": part.average_precision, "faces": part.faces, "ci95": list(part.ci95)}
+        setting: {"value": part.average_precision, "faces": part.faces, "ci95": part.ci95}
         for setting, part in figures.items()
     }
-    return {"metric": f"wider_{name}", "value": last.average_precision, "ci95": list(last.ci95), **parts}
+    found = {"value": last.average_precision, "ci95": last.ci95, **parts}
+    return {"metric": f"wider_{name}", **without_nan(found)}
 
 
 def _wider_table(figures: dict[str, WiderFigures]) -> Table:

@@ -44,7 +44,8 @@ class Figures:
 
     def as_json(self) -> dict[str, Any]:
         """For JSON, which knows no nan: null instead."""
-        return {name: _without_nan(value) for name, value in asdict(self).items()}
+        found: dict[str, Any] = without_nan(asdict(self))
+        return found
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,10 @@ def _scale(image: BoxedImage, spec: InputSpec) -> float:
     return math.sqrt(target.width / source.width * target.height / source.height)
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """A number, or tuples and dictionaries of them, for JSON, which knows no nan: null instead."""
+    if isinstance(value, dict):
+        return {name: without_nan(part) for name, part in value.items()}
     if isinstance(value, tuple):
-        return [_without_nan(part) for part in value]
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and math.isnan(value) else value

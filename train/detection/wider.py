@@ -32,7 +32,7 @@ from edge.errors import InputError, MissingPackageError
 from edge.pixels import Image
 from edge.results import Faces
 from train.data import read_image
-from train.detection.average_precision import Floats, Interval
+from train.detection.average_precision import Floats, Interval, interval_of
 
 SETTINGS = ("easy", "medium", "hard")
 UNLISTED = "valid"
@@ -144,10 +144,8 @@ def wider_figures(
     weights = np.stack([np.bincount(random.integers(0, n, n), minlength=n) for _ in range(repetitions)])
     totals = np.tensordot(weights.astype(np.float64), counts.astype(np.float64), axes=1)
     values = [_area(*_curve(total, faces)) for total, faces in zip(totals, weights @ truths, strict=True)]
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return WiderFigures(
-        int(truths.sum()), _area(recall, precision), (float(low), float(high)), recall, precision
-    )
+    ci95 = interval_of(np.array(values))
+    return WiderFigures(int(truths.sum()), _area(recall, precision), ci95, recall, precision)
 
 
 # -- the protocol ---------------------------------------------------------------------------------

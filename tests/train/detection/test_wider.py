@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from edge.errors import InputError
 from edge.results import Faces
+from train.detection.command import _wider_json
 from train.detection.wider import is_wider, load_wider, wider_figures
 
 EVENTS: dict[str, dict[str, list[list[int]]]] = {
@@ -150,6 +152,27 @@ def test_the_command_recognises_the_set(
     assert result["easy"]["value"] == 1.0
     assert "medium" in ended.out
     assert (tmp_path / "curve.png").is_file()
+
+
+@pytest.mark.filterwarnings("error")
+def test_where_no_face_counts_there_is_no_figure_and_json_says_null(wider: Path) -> None:
+    images = load_wider(wider)
+    none = replace(images, images=images.images[2:])
+    found = _wider_json({"hard": wider_figures(none, [faces((*FIRST, 0.4))], "hard", 5)})
+    assert (found["value"], found["ci95"], found["hard"]["ci95"]) == (None, [None, None], [None, None])
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_limit_is_spread_over_the_set_and_told(
+    wider: Path, command: Callable[..., Any], detector_bundle: Path, tmp_path: Path
+) -> None:
+    ended = command(
+        "evaluate", detector_bundle, "--data", wider, "--limit", "2", "--json", tmp_path / "r.json"
+    )
+    assert ended.code == 0, ended.err
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["n"], result["data"]) == (2, "wider/val 2 of 3")
+    assert result["hard"]["faces"] == 2  # those of the first picture; the last one has none
 
 
 def test_without_the_lists_the_valid_faces_count(tmp_path: Path) -> None:

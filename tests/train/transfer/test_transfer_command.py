@@ -169,6 +169,15 @@ def test_a_network_that_will_not_do_is_refused_in_one_message(
     assert len([line for line in ended.err.splitlines() if "no card" not in line]) == 1
 
 
+def test_a_result_does_not_take_the_place_of_what_it_was_begun_from(
+    start: Path, command: Callable[..., Any]
+) -> None:
+    before = sha256(start)
+    ended = command("train", *DIGITS, "name=small", "--from", start, "--out", start.parent)
+    assert (ended.code, f"would replace {start}" in " ".join(ended.err.split())) == (2, True), ended.err
+    assert sha256(start) == before
+
+
 def test_a_detector_is_told_by_its_card(start: Path, command: Callable[..., Any], tmp_path: Path) -> None:
     write_card(read_card(start).model_copy(update={"task": "faces", "labels": ("face",)}), start)
     ended = command("train", *DIGITS, "--from", start, "--out", tmp_path / "out")
