@@ -16,48 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import InputError
+from train.axis import Axis, Span
 
 if TYPE_CHECKING:
     import keras
 
 Shape = tuple[int | None, ...]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """The input pixels behind a tensor, along one axis: output k sees [first + k*stride, last + k*stride].
-
-    `whole` says that each output sees the whole picture, however it is placed (a dense layer, a
-    global mean); the interval then means nothing.
-    """
-
-    first: int = 0
-    last: int = 0
-    stride: int = 1
-    whole: bool = False
-
-    @property
-    def size(self) -> int:
-        """Pixels seen, those in the padding included."""
-        return self.last - self.first + 1
-
-    def through(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Axis:
-        """After a window of `kernel` taps, `dilation` apart, moved by `stride`, `padding` at the start."""
-        first = self.first - padding * self.stride
-        last = self.last + (dilation * (kernel - 1) - padding) * self.stride
-        return Axis(first, last, self.stride * stride, self.whole)
-
-    def joined(self, other: Axis) -> Axis:
-        """What an element-wise operation on two tensors sees."""
-        return Axis(
-            min(self.first, other.first),
-            max(self.last, other.last),
-            max(self.stride, other.stride),
-            self.whole or other.whole,
-        )
 
 
 @dataclass(frozen=True)
@@ -181,7 +149,8 @@ def describe(model: keras.Model) -> Description:
             "Build it with keras.Model(inputs, outputs) or keras.Sequential."
         )
     fields: dict[int, Field] = {id(tensor): (Axis(), Axis()) for tensor in model.inputs}
-    rows = tuple(_rows(model, fields, set()))
+    shapes: dict[int, Shape] = {id(tensor): tensor.shape for tensor in model.inputs}
+    rows = tuple(_rows(model, fields, shapes, set()))
     return Description(
         rows,
         model.count_params(),
@@ -191,21 +160,44 @@ def describe(model: keras.Model) -> Description:
     )
 
 
-def _rows(model: Any, fields: dict[int, Field], seen: set[int]) -> Iterator[Row]:
-    """The rows of a model whose inputs' fields are known; fills in the fields of its outputs."""
+def _rows(model: Any, fields: dict[int, Field], shapes: dict[int, Shape], seen: set[int]) -> Iterator[Row]:
+    """The rows of a model whose inputs' fields and shapes are known; fills in those of its outputs."""
     for node in nodes(model):
-        layer = node.operation
-        inputs, output = node.input_tensors, node.outputs[0]
-        field = _joined([fields[id(tensor)] for tensor in inputs])
+        layer, inputs = node.operation, node.input_tensors
         if graph_of(layer) is not None:
-            for inner, outer in zip(layer.inputs, inputs, strict=True):
-                fields[id(inner)] = fields[id(outer)]
-            yield from _rows(layer, fields, seen)
-            field = fields[id(layer.outputs[0])]
-        else:
-            field = _field_after(layer, field, inputs[0].shape, output.shape)
-            yield _row(layer, inputs[0].shape, output.shape, field, seen)
-        fields.update({id(tensor): field for tensor in node.outputs})
+            for known in (fields, shapes):
+                _handed(known, inputs, layer.inputs)
+            yield from _rows(layer, fields, shapes, seen)
+            for known in (fields, shapes):
+                _handed(known, layer.outputs, node.outputs)
+            continue
+        before = shapes[id(inputs[0])]
+        after = _shapes_after(node, shapes)
+        joined = _joined([fields[id(tensor)] for tensor in inputs])
+        field = _field_after(layer, joined, before, after[0])
+        yield _row(layer, before, after[0], field, seen)
+        for tensor, shape in zip(node.outputs, after, strict=True):
+            fields[id(tensor)], shapes[id(tensor)] = field, shape
+
+
+def _handed(known: dict[int, Any], given: list[Any], taken: list[Any]) -> None:
+    """What is known of a nested model's tensors is that of those outside, and the other way round."""
+    for one, other in zip(given, taken, strict=True):
+        known[id(other)] = known[id(one)]
+
+
+def _shapes_after(node: Any, shapes: dict[int, Shape]) -> list[Shape]:
+    """Of a call's outputs. A nested model may have been built for any size, and is called with a fixed one."""
+    import keras
+
+    inputs = node.input_tensors
+    if all(shapes[id(tensor)] == tensor.shape for tensor in inputs):
+        return [tensor.shape for tensor in node.outputs]
+    fixed = {id(tensor): keras.KerasTensor(shapes[id(tensor)], tensor.dtype) for tensor in inputs}
+    args, kwargs = node.arguments.fill_in(fixed)
+    return [
+        output.shape for output in keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+    ]
 
 
 def graph_of(model: Any) -> dict[int, list[Any]] | None:
@@ -293,7 +285,7 @@ def _field_after(layer: Any, field: Field, before: Shape, after: Shape) -> Field
     if kind == "Cropping2D":
         return _each(field, lambda axis, i: axis.through(1, 1, -layer.cropping[i][0]))
     if kind == "UpSampling2D":
-        return _each(field, lambda axis, i: replace(axis, stride=max(1, axis.stride // layer.size[i])))
+        return _each(field, lambda axis, i: _upsampled(axis, layer.size[i], layer.interpolation))
     return field
 
 
@@ -301,6 +293,23 @@ def _windowed(axis: Axis, layer: Any, index: int, size: int | None) -> Axis:
     kernel, stride, dilation = _filter(layer, index)
     padding = _same_padding(size, dilation * (kernel - 1) + 1, stride) if layer.padding == "same" else 0
     return axis.through(kernel, stride, padding, dilation)
+
+
+def _upsampled(axis: Axis, times: int, interpolation: str) -> Axis:
+    if interpolation == "nearest":
+        return axis.read(lambda k: (k // times, k // times), Fraction(1, times))
+    reach = _REACH[interpolation]
+
+    def seen(k: int) -> Span:
+        # Output k's centre lies at (k + 1/2) / times - 1/2; upon a pixel's own it is that pixel alone.
+        before, beside = divmod(2 * k + 1 - times, 2 * times)
+        return (before - reach + 1, before + reach) if beside else (before, before)
+
+    return axis.read(seen, Fraction(1, times))
+
+
+_REACH = {"bilinear": 1, "bicubic": 2, "lanczos3": 3, "lanczos5": 5}
+"""Pixels to either side that an interpolation weighs."""
 
 
 def _filter(layer: Any, index: int) -> tuple[int, int, int]:

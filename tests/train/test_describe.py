@@ -127,6 +127,33 @@ def test_the_rows_seen_are_those_the_output_reacts_to(
         assert measured_rows(model, size, position) == intervals[position]
 
 
+@pytest.mark.parametrize(
+    ("strides", "times", "kernel", "interpolation"),
+    [
+        (1, 2, 3, "nearest"), (1, 2, 4, "nearest"), (2, 2, 2, "nearest"), (2, 4, 3, "nearest"), (4, 2, 4, "nearest"),
+        (2, 2, 1, "bilinear"), (4, 2, 3, "bilinear"), (1, 3, 1, "bilinear"), (2, 2, 1, "bicubic"),
+        (2, 2, 1, "lanczos3"),
+    ],
+)  # fmt: skip
+def test_behind_an_upsampling_too_the_rows_seen_are_those_the_output_reacts_to(
+    strides: int, times: int, kernel: int, interpolation: str
+) -> None:
+    size = 48
+    stack = (
+        layers.Conv2D(1, 3, strides, "same", use_bias=False),
+        layers.UpSampling2D(times, interpolation=interpolation),
+        layers.Conv2D(1, kernel, padding="same", use_bias=False),
+    )
+    model = keras.Sequential([keras.Input((size, size, 1)), *stack])
+    axis = describe(model).rows[-1].field[0]
+    middle = model.output_shape[1] // 2
+    positions = range(middle, middle + times)
+    measured = [measured_rows(model, size, position) for position in positions]
+    assert axis.size == max(last - first + 1 for first, last in measured)
+    assert axis.stride * times == strides
+    assert [axis.at(position) for position in positions] == measured
+
+
 def test_dilation_widens_the_field() -> None:
     model = keras.Sequential([keras.Input((16, 16, 1)), layers.Conv2D(1, 3, dilation_rate=2, padding="same")])
     axis = describe(model).rows[0].field[0]
@@ -160,6 +187,40 @@ def test_nested_models_count_like_flat_ones() -> None:
     assert nested.macs == 14 * 14 * 27 * 8 + 5 * 5 * 72 * 2
     assert [row.kind for row in nested.rows] == ["Conv2D", "MaxPooling2D", "Conv2D"]
     assert nested.rows[-1].field[0].size == 8
+
+
+def test_a_nested_model_of_open_size_counts_as_one_of_the_size_it_is_called_with() -> None:
+    def net(size: int | None) -> keras.Model:
+        pixels = keras.Input((size, size, 3))
+        tensor = layers.Conv2D(4, 3, strides=2, padding="same", name="first")(pixels)
+        deep = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(tensor), training=False)
+        tensor = keras.ops.relu(layers.Add()([tensor, deep]))
+        inner = keras.Model(pixels, layers.SeparableConv2D(5, 3, padding="same")(tensor))
+        outside = keras.Input((32, 48, 3))
+        return keras.Model(outside, layers.Dense(2)(layers.GlobalAveragePooling2D()(inner(outside))))
+
+    described, first = describe(net(None)), rows(net(None))["first"]
+    # 16*24 * (27*4 + 36*4 + 9*4 + 4*5) + 5*2
+    assert described.macs == 118_282
+    assert first.shape == (16, 24, 4)
+    assert [str(window) for window in first.windows] == ["(32 - 3 + 1)/2 + 1", "(48 - 3 + 1)/2 + 1"]
+    flat = keras.Input((32, 32, 3))
+    whole = describe(keras.applications.MobileNetV2((32, 32, 3), include_top=False, weights=None))
+    opened = keras.applications.MobileNetV2((None, None, 3), include_top=False, weights=None)
+    nested = describe(keras.Model(flat, opened(flat)))
+    assert nested.macs == whole.macs > 1e6
+    assert [(row.shape, row.windows, row.field) for row in nested.rows] == [
+        (row.shape, row.windows, row.field) for row in whole.rows
+    ]
+
+
+def test_each_output_of_a_nested_model_has_its_own_field() -> None:
+    pixels = keras.Input((16, 16, 3))
+    near, far = layers.Conv2D(2, 3)(pixels), layers.Conv2D(2, 5)(pixels)
+    outside = keras.Input((16, 16, 3))
+    outputs = keras.Model(pixels, [near, far])(outside)
+    model = keras.Model(outside, [layers.ReLU(name="near")(outputs[0]), layers.ReLU(name="far")(outputs[1])])
+    assert [rows(model)[name].field[0].size for name in ("near", "far")] == [3, 5]
 
 
 def test_a_layer_used_twice_works_twice_with_one_set_of_weights() -> None:
