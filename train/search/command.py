@@ -90,7 +90,8 @@ def _run(
     from train.search.run import search as run
     from train.search.study import Study
 
-    console = Console(stderr=True)
+    # Paths, values and reasons are users' text: brackets in them are no styles.
+    console = Console(stderr=True, markup=False, emoji=False)
     objective = Objective(plan.recipe, source, aside)
     for note in objective.about.notes:
         console.print(f"{objective.about.data.source}: {note}", highlight=False)

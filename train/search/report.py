@@ -51,7 +51,8 @@ class Progress:
 
 def report(found: Found, folder: Path, objective: Objective, command: tuple[list[str], list[str]]) -> None:
     """Print and write everything that was found. `command` trains the recipe: what stands before and after values."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    # A trial's reason and a choice's values are users' text: brackets in them are no styles.
+    console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
     console.print(_table(found))
     lines = [*_verdict(found, objective), *_warnings(found)]
     line = shlex.join([*command[0], *assignments(found.best.values), *command[1]])

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import optuna
@@ -39,6 +40,9 @@ EDGE = 0.05
 
 WIDER = 0.1
 """By so much of itself, each way, a narrowed range is wider than the best trials' values."""
+
+NEARLY = 0.1
+"""So much of the way is left to a bound that the recipe's rules leave out themselves."""
 
 NARROWEST = 0.25
 """The part of a range, on its scale, that is left of it at least: a few trials may be alike by chance."""
@@ -83,12 +87,17 @@ class Range:
 
     def narrowed(self, best: Sequence[Any]) -> Range:
         """The part in which the values of the best trials lie, a little wider, and a quarter of the range at least."""
+        bottom, top = self.axis(self.low), self.axis(self.high)
         positions = [self.axis(value) for value in best]
-        width = max(positions) - min(positions)
-        least = NARROWEST * (self.axis(self.high) - self.axis(self.low))
+        width, least = max(positions) - min(positions), NARROWEST * (top - bottom)
         more = max(WIDER * width, (least - width) / 2)
-        low, high = self.value(min(positions) - more), self.value(max(positions) + more)
-        return Range(float(low), float(high), self.scale, self.whole)
+        first, last = max(min(positions) - more, bottom), min(max(positions) + more, top)
+        # What an end of the range cuts off is added at the other side.
+        last = max(last, min(first + least, top))
+        first = min(first, max(last - least, bottom))
+        if self.whole:
+            return self._around(first, last)
+        return Range(float(self.value(first)), float(self.value(last)), self.scale)
 
     def edge(self, value: Any) -> End | None:
         """At which end of the range a value lies, None for neither."""
@@ -97,13 +106,23 @@ class Range:
         position = self.axis(value)
         return "lower" if position <= low + margin else "upper" if position >= high - margin else None
 
+    def _around(self, first: float, last: float) -> Range:
+        """The whole numbers from one position to the other, rounded outwards: the nearest may be a single one."""
+        low, high = (_short(_AXES[self.scale][1](position), 9) for position in (first, last))
+        return Range(max(math.floor(low), self.low), min(math.ceil(high), self.high), self.scale, whole=True)
+
     def moved(self, value: Any) -> Range:
         """As wide on its scale, with `value` in the middle: where to search next. May break the recipe's rules."""
         half, middle = (self.axis(self.high) - self.axis(self.low)) / 2, self.axis(value)
         low, high = (_AXES[self.scale][1](middle + sign * half) for sign in (-1, 1))
         if self.whole:
             return Range(math.floor(low), math.ceil(high), self.scale, whole=True)
-        return Range(self._short(low, 1), self._short(high, 1), self.scale)
+        for digits in range(1, DIGITS + 3):
+            part = Range(self._short(low, digits), self._short(high, digits), self.scale)
+            # Of a narrow range one digit may leave nothing, or nothing beyond its end.
+            if part.low < value < part.high and (part.low < self.low or part.high > self.high):
+                break
+        return part
 
     def _short(self, value: float, digits: int) -> float:
         # 0.987 and 0.9987 differ more than their digits say: of a value near one the distance is rounded.
@@ -229,18 +248,46 @@ def edge_warning(recipe: AnyRecipe, space: Space, name: str, value: Value) -> st
     if end is None or isinstance(part, Choice):
         return None
     where = f"{name} = {_word(value)} lies at the {end} end of {part}"
-    beyond = part.moved(value)
-    try:
-        for bound in (beyond.low, beyond.high):
-            changed(recipe, (f"{name}={_text(bound, part.whole)}",))
-    except InputError:
+    moved, which = part.moved(value), "low" if end == "lower" else "high"
+    bound = _furthest(
+        partial(_takes, recipe, name, part.whole), getattr(part, which), getattr(moved, which), part.whole
+    )
+    if bound is None:
         return f"{where}, beyond which the recipe takes none."
+    beyond = replace(moved, **{which: bound})
     return f"{where}: a better one may lie beyond. Search on with --space {name}={beyond}"
 
 
 def assignments(values: Values) -> tuple[str, ...]:
     """`KEY=VALUE` for a command line, which gives the very same values again."""
     return tuple(f"{name}={_word(value)}" for name, value in values.items())
+
+
+def _takes(recipe: AnyRecipe, name: str, whole: bool, number: float) -> bool:
+    try:
+        changed(recipe, (f"{name}={_text(number, whole)}",))
+    except InputError:
+        return False
+    return True
+
+
+def _furthest(takes: Callable[[float], bool], old: float, new: float, whole: bool) -> float | None:
+    """The last number from the old bound to the new that the recipe takes; None where it takes none beyond the old."""
+    if takes(new):
+        return new
+    if whole:
+        return next((n for n in range(int(new), int(old), 1 if new < old else -1) if takes(n)), None)
+    last, refused = old, new
+    for _ in range(40):
+        middle = (last + refused) / 2
+        last, refused = (middle, refused) if takes(middle) else (last, middle)
+    # The rule's end itself where it is taken; a little before it where it is not, as a share of less than 1.
+    for target in (last, last + NEARLY * (old - last)):
+        for digits in range(6):
+            number = round(target, digits)
+            if abs(number - target) < abs(last - old) * NEARLY / 2 and takes(number):
+                return number
+    return None
 
 
 # -- parsing --------------------------------------------------------------------------------------

@@ -95,20 +95,18 @@ class Study:
     """Trials in `folder`, shared by all processes that open it with the same settings.
 
     Raises:
-        InputError: the folder holds another search, or cannot be written.
+        InputError: the folder holds another search, a damaged journal or a foreign one, or cannot be written.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
-        journal = folder / JOURNAL
         try:
             (folder / "trials").mkdir(parents=True, exist_ok=True)
             with _locked(folder / "trials" / "settings.lock", wait=True):
-                storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
-                self._study = optuna.create_study(
-                    storage=storage, study_name=STUDY, direction="maximize", load_if_exists=True
-                )
+                with _readable(folder):
+                    self._study = _opened(folder / JOURNAL)
                 self._agree(json.loads(json.dumps(settings)))
+            self.trials()
         except OSError as error:
             raise InputError(
                 f"Cannot write {folder}: {error.strerror}. Choose another with --out."
@@ -116,7 +114,8 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """All that have ended, in any process, by their order in the search."""
-        found = [Trial(**trial.user_attrs[TRIAL]) for trial in self._study.get_trials(deepcopy=False)]
+        with _readable(self.folder):
+            found = [Trial(**trial.user_attrs[TRIAL]) for trial in self._study.get_trials(deepcopy=False)]
         return sorted(found, key=lambda trial: trial.name)
 
     def checkpoint(self, name: str) -> Path:
@@ -158,6 +157,44 @@ class Study:
                     f"{self.folder} holds a search with another {key}: {_difference(known.get(key), value)}. Give the "
                     "same command to go on with it, or another folder with --out for a new one."
                 )
+
+
+def _opened(journal: Path) -> optuna.Study:
+    """The study in a journal, or a new one in an empty one; nothing is written to what is not ours."""
+    storage = JournalStorage(JournalFileBackend(str(journal), lock_obj=_JournalLock(journal)))
+    *lines, torn = journal.read_bytes().split(b"\n")
+    # Optuna passes over a last line that it cannot read, until it has written another one behind it.
+    for line in lines:
+        json.loads(line)["op_code"]
+    if not lines and not torn.startswith(_START[: len(torn)]):
+        raise ValueError("it is no journal of Optuna's")
+    names = optuna.get_all_study_names(storage)
+    if not lines:
+        return optuna.create_study(storage=storage, study_name=STUDY, direction="maximize")
+    if STUDY not in names:
+        raise ValueError(f"it holds the study '{names[0]}'" if names else "it holds no study")
+    study = optuna.load_study(storage=storage, study_name=STUDY)
+    # Between its start and its settings a kill may fall, but no trial.
+    if SETTINGS not in study.user_attrs and study.get_trials(deepcopy=False):
+        raise ValueError("its study has trials, but no settings")
+    return study
+
+
+_START = b'{"op_code":'
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Raises InputError for a journal that is damaged or another program's."""
+    try:
+        yield
+    except (OSError, InputError):
+        raise
+    except Exception as error:  # Optuna takes its own lines for granted: others may fail in any way.
+        raise InputError(
+            f"{folder / JOURNAL} is damaged, or no search of Sightline's ({type(error).__name__}: {error}). Move "
+            f"{folder} away to search anew there, or choose another folder with --out."
+        ) from error
 
 
 def _difference(before: Any, now: Any) -> str:

@@ -15,7 +15,7 @@ from train.card import DataCard
 from train.recipe import Recipe
 from train.search.report import report
 from train.search.run import Found, Plan, Stage
-from train.search.space import space_of
+from train.search.space import Choice, space_of
 from train.search.study import Trial
 
 RECIPE = Recipe("digits", "m:f", "digits", epochs=30, weight_decay=0.01, hold_out=1000)
@@ -101,3 +101,18 @@ def test_a_detectors_measure_has_no_interval_here(tmp_path: Path, capsys: pytest
     best = replace(trial("fine-000", 0.905), metric="validation_ap50")
     text = said(tmp_path, capsys, trial("coarse-000", 0.8), best, own=0.85, held_out=None)
     assert "Best: fine-000, 0.9050 of the val split; the recipe's own values: 0.8500." in text
+
+
+def test_brackets_in_users_texts_are_printed_as_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SPACE, "activation", Choice(("relu", "gelu", "own[/x]")))
+    folder = tmp_path / "o [b] [/b]"
+    folder.mkdir(parents=True)
+    failed = replace(trial("coarse-001", None), ending="failed", why="No file a[/b] [red] :cat:.")
+    best = trial("fine-000", 95.0, activation="own[/x]")
+    text = said(folder, capsys, trial("coarse-000", 80.0), failed, best)
+    assert "coarse-001: No file a[/b] [red] :cat:." in text
+    assert any(row.startswith("  fine-000 *") and "own[/x]" in row for row in text.splitlines())
+    assert "'activation=own[/x]' --data DIR" in text
+    assert f"{folder}/search.png are written." in text

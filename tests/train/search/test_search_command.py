@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,20 @@ def test_the_best_at_an_edge_is_told(tiny: Path, tmp_path: Path, command: Callab
     # The recipe's own rate beats those, and has no edge; what was drawn is told to be no better.
     assert "These are the recipe's own values: nothing that was drawn does better." in ended.out
     assert "At an edge" not in ended.out
+
+
+def test_brackets_in_a_trials_values_and_in_the_notes_are_no_styles(
+    tiny: Path, tmp_path: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    about = property(lambda self: replace(self.lesson.about, notes=("left out [/a] [red].png",)))
+    monkeypatch.setattr("train.search.objective.Objective.about", about)
+    wanted = ("--space", "model=search_network:tiny,search_network:none[/b]", "--coarse", "4x1")
+    ended = command("search", tiny, *wanted, "--fine", "1x1", "--out", tmp_path / "a [/c]")
+    assert ended.code == 0, ended.err
+    assert "digits/train without 300: left out [/a] [red].png" in ended.err
+    assert re.search(r"/6  coarse-00\d  failed  .*model=search_network:none\[/b\]", ended.err)
+    assert "could not be trained. coarse-00" in ended.out
+    assert f"{tmp_path}/a [/c]/search.json and" in ended.out
 
 
 def test_a_search_that_diverges_throughout_is_no_traceback(

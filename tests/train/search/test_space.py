@@ -78,9 +78,28 @@ def test_the_narrowed_range_holds_the_best_values_and_stays_inside(name: str, se
     # A tenth of itself to either side, a quarter of the whole at least, and what rounding adds.
     positions = [outer.axis(float(values[name])) for values in best]
     least = 0.25 * (outer.axis(outer.high) - outer.axis(outer.low))
-    rounding = 1.0 if outer.whole else 0.01
+    rounding = 2.0 if outer.whole else 0.01
     widest = max(1.2 * (max(positions) - min(positions)), least) + rounding
-    assert inner.axis(inner.high) - inner.axis(inner.low) <= widest
+    assert least - 0.01 <= inner.axis(inner.high) - inner.axis(inner.low) <= widest
+
+
+@pytest.mark.parametrize(
+    ("name", "best", "inner"),
+    [
+        ("learning_rate", 1e-4, "0.0001..0.001"),
+        ("learning_rate", 1.0, "0.1..1"),
+        ("learning_rate", 0.01, "0.00316..0.0316"),
+        ("momentum", 0.5, "0.5..0.812"),
+        ("shift_px", 0, "0..1"),
+        ("shift_px", 2, "1..3"),
+        ("shift_px", 4, "3..4"),
+        ("batch_size", 16, "16..39"),
+    ],
+)
+def test_a_quarter_is_left_at_an_end_too_and_never_a_single_whole_number(
+    name: str, best: float, inner: str
+) -> None:
+    assert str(SPACE[name].narrowed([best, best])) == inner
 
 
 @given(FIELDS, st.floats(0, 1))
@@ -109,6 +128,35 @@ def test_at_an_edge_the_next_range_is_named() -> None:
     assert edge_warning(RECIPE, space, "dropout", 0.01) == (
         "dropout = 0.01 lies at the lower end of 0..0.7, beyond which the recipe takes none."
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "beyond"),
+    [
+        ("shift_px=1..4", 1, "0..3"),
+        ("shift_px=0..4", 0, None),
+        ("batch_size=1..8", 1, None),
+        ("dropout=0..0.7", 0.69, "0.3..0.97"),
+        ("momentum=0.5..0.99", 0.5, "0..0.93"),
+        ("teacher_share=0..1", 0.99, None),
+        ("teacher_share=0..0.6", 0.6, "0.3..0.9"),
+        ("teacher_share=0.5..0.98", 0.98, "0.7..1"),
+        ("warmup_epochs=1..5", 1.0, "0..3"),
+        ("dropout=0.95..0.98", 0.98, "0.96..0.99"),
+        ("learning_rate=0.011..0.012", 0.012, "0.011..0.013"),
+    ],
+)
+def test_only_the_rules_at_that_end_count_and_the_next_range_keeps_to_them(
+    text: str, value: float, beyond: str | None
+) -> None:
+    space, name = space_of(RECIPE, [text]), text.partition("=")[0]
+    told = edge_warning(RECIPE, space, name, value)
+    assert told is not None
+    if beyond is None:
+        assert told.endswith("beyond which the recipe takes none.")
+    else:
+        assert told.endswith(f"a better one may lie beyond. Search on with --space {name}={beyond}")
+        assert str(space_of(RECIPE, [f"{name}={beyond}"])[name]) == beyond
 
 
 @given(FIELDS, SEEDS)

@@ -163,6 +163,64 @@ def test_a_line_that_was_broken_off_costs_its_own_trial_alone(tmp_path: Path) ->
     assert [trial.name for trial in told] == [NAMES[15]]
 
 
+def damaged(content: bytes, how: str) -> bytes:
+    lines = content.splitlines(keepends=True)
+    return {
+        "middle": b"".join([*lines[:4], b"garbage\n", *lines[4:]]),
+        "last line": content + b"garbage\n",
+        "half a line": b"".join([*lines[:5], lines[5][:50] + b"\n", *lines[6:]]),
+        "binary": bytes(range(256)) * 2,
+        "a list": b"[]\n",
+        "a dictionary": b"{}\n",
+        "another file": b'{"name": 1}',
+        "first line lost": b"".join(lines[1:]),
+        "another version's trial": content.replace(b'"ending"', b'"end"'),
+        "a trial of no search's": content.replace(b'"trial":{', b'"other":{'),
+        "no settings": b"".join([lines[0], *lines[2:]]),
+    }[how]
+
+
+@pytest.mark.parametrize("how", [
+    "middle", "last line", "half a line", "binary", "a list", "a dictionary", "another file", "first line lost",
+    "another version's trial", "a trial of no search's", "no settings",
+])  # fmt: skip
+def test_a_damaged_journal_is_told_and_left_as_it_is(how: str, tmp_path: Path) -> None:
+    found(tmp_path, [])
+    journal = tmp_path / JOURNAL
+    content = damaged(journal.read_bytes(), how)
+    journal.write_bytes(content)
+    with pytest.raises(InputError, match=r"study\.journal is damaged, or no search of .*with --out\."):
+        opened(tmp_path)
+    assert journal.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"), [("mine", "maximize"), ("search", "maximize"), ("search", "minimize")]
+)
+def test_a_study_of_another_program_is_left_as_it_is(name: str, direction: str, tmp_path: Path) -> None:
+    journal = tmp_path / JOURNAL
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(journal)))
+    study = optuna.create_study(storage=storage, study_name=name, direction=direction)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    content = journal.read_bytes()
+    with pytest.raises(InputError, match=r"no search of Sightline's"):
+        opened(tmp_path)
+    assert journal.read_bytes() == content
+
+
+@pytest.mark.parametrize("left", [0, 5, 30, -1, None])
+def test_a_search_killed_before_its_settings_were_written_begins_anew(
+    left: int | None, tmp_path: Path
+) -> None:
+    opened(tmp_path)
+    journal = tmp_path / JOURNAL
+    first = journal.read_bytes().splitlines(keepends=True)[0]
+    journal.write_bytes(first[:left])
+    opened(tmp_path)
+    with pytest.raises(InputError, match="another seed"):
+        opened(tmp_path, seed={"seed": 1})
+
+
 def test_another_search_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     opened(tmp_path)
     with pytest.raises(InputError, match=r"another space: dropout was '0\.\.0\.7', now '0\.\.0\.5'"):
