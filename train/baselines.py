@@ -35,6 +35,9 @@ LEAST_PER_CLASS = 10
 CURVED_DIMENSIONS, GAUSSIAN_DIMENSIONS = 256, 32
 """Principal components that the kinds with cost or weights beyond linear see of a longer row."""
 
+FLAT = 1e-6
+"""Less of the first direction's variance is rounding: float32 has seven digits."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -87,16 +90,33 @@ def _non_linear(strength: float, size: Size) -> Any:
     return make_pipeline(PCA(components, random_state=0), SVC(C=strength))
 
 
-def _generative(shrinkage: float, size: Size) -> Any:
+def _whitened(components: int) -> Any:
     from sklearn.decomposition import PCA
+
+    class Whitened(PCA):  # type: ignore[misc]  # Scikit-learn has no types.
+        """Without the directions in which the rows do not differ: whitened, their rounding errors would count."""
+
+        def fit(self, rows: Rows, labels: Any = None) -> Any:
+            super().fit(rows)
+            variances = self.explained_variance_
+            kept = max(1, int((variances > FLAT * variances[0]).sum()))
+            self.components_, self.explained_variance_ = self.components_[:kept], variances[:kept]
+            return self
+
+        def fit_transform(self, rows: Rows, labels: Any = None) -> Any:
+            return self.fit(rows).transform(rows)
+
+    return Whitened(components, whiten=True, random_state=0)
+
+
+def _generative(shrinkage: float, size: Size) -> Any:
     from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline
 
     # n images span n - 1 directions around their mean: with more, a class's Gaussian would be flat in some.
     components = min(GAUSSIAN_DIMENSIONS, size.smallest - 1, size.dimensions)
     # Whitened, the identity that a class's covariance is drawn to is the covariance of all images.
-    whitened = PCA(components, whiten=True, random_state=0)
-    return make_pipeline(whitened, QuadraticDiscriminantAnalysis(reg_param=shrinkage))
+    return make_pipeline(_whitened(components), QuadraticDiscriminantAnalysis(reg_param=shrinkage))
 
 
 KINDS: Mapping[str, Kind] = {

@@ -61,7 +61,7 @@ def baselines(
             found.append({"on": seen, "dimensions": train.shape[1]} | result.as_json())
             table.add_row(f"{seen}, {train.shape[1]:,}", *_cells(result))
         table.add_section()
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = _console()
     console.print(table)
     console.print(f"{len(pair[0]):,} training images, {len(pair[1]):,} test images.", highlight=False)
     if any(row["edge"] for row in found):
@@ -93,6 +93,11 @@ def _loaded(data: str, size: InputSpec, limit: int | None, skip_corrupt: bool) -
     train, test = (load(data, split, size.height, size.width, size.resize, skip_corrupt) for split in SPLITS)
     check_classes(train)
     return few(train, limit), test
+
+
+def _console() -> Console:
+    """Names of models are users' text: brackets in them are no styles."""
+    return Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
 
 
 def _baseline_table() -> Table:
@@ -162,7 +167,7 @@ def _show_ensemble(members: list[Member], together: Member) -> None:
         table.add_column(heading, no_wrap=True, justify="left" if heading == "model" else "right")
     for member in (*members, together):
         table.add_row(member.name, *_accuracy(member.top1))
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = _console()
     console.print(table)
     best = max(members, key=lambda member: member.top1.right)
     gained, lost = together.against(best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,18 @@ def test_every_kind_parts_two_clouds_as_well_as_can_be(name: str) -> None:
 def test_only_curved_borders_part_a_disc_from_its_ring(name: str, parts: bool) -> None:
     right = compare(name, rings(0), rings(1), np.arange(0, 300, 5)).top1.per_cent
     assert right > 95 if parts else 35 < right < 65
+
+
+@pytest.mark.parametrize("seed", [0, 2, 4])
+def test_columns_that_say_nothing_new_do_not_lead_the_gaussians_astray(seed: int) -> None:
+    """A network's features are often fewer than their number: constant ones, and sums of others."""
+    mixed = np.random.default_rng(5).normal(size=(2, 30))
+
+    def widened(data: Labelled) -> Labelled:
+        return np.concatenate([data[0], data[0] @ mixed, 0 * data[0]], axis=1).astype(np.float32), data[1]
+
+    plain, test = blobs(seed, 20, distance=8.0), blobs(seed + 1, 1000, distance=8.0)
+    assert compare("generative", widened(plain), widened(test), np.arange(0, 20, 5)).top1.per_cent > 99.5
 
 
 @pytest.mark.parametrize("upside_down", [False, True])
@@ -146,7 +159,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("network") / "small.keras"
     small_network().save(path)
     card = {
-        "name": "small",
+        "name": "small [/x]",  # No style to rich.
         "labels": list("0123456789"),
         "input": {"height": 8, "width": 8, "resize": "crop"},
     }
@@ -164,13 +177,14 @@ def test_the_command_shows_five_kinds_on_pixels_and_on_features(
     assert found["n_train"] == 120
     assert [(row["on"], row["dimensions"], row["kind"]) for row in found["results"]] == [
         *(("pixels", 3072, kind) for kind in KINDS),
-        *(("small", 36, kind) for kind in KINDS),
+        *(("small [/x]", 36, kind) for kind in KINDS),
     ]
     for row in found["results"]:
         assert row["n"] == 360
         assert row["value"] > 50  # Even an untrained network keeps much of a digit.
         low, high = row["ci95"]
         assert f"{row['value']:.2f}   {low:.2f} to {high:.2f}" in ended.out
+    assert len(re.findall(r"^  small \[/x\], 36 ", ended.out, re.M)) == 5
     assert "120 training images, 360 test images" in ended.out
 
 
