@@ -71,7 +71,7 @@ def test_the_command_prints_and_writes_what_each_costs(command: Callable[..., An
     for name, (words, _) in CORRUPTIONS.items():
         row = found["corrupted"][name]
         assert row["drop"] == pytest.approx(found["value"] - row["value"])
-        assert f"{row['value']:6.2f} %  {-row['drop']:+6.2f} points  {words}" in ended.out
+        assert f"{row['value']:6.2f} %  {0.0 - row['drop']:+6.2f} points  {words}" in ended.out
 
 
 def picture_folder(folder: Path) -> Path:

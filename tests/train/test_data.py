@@ -140,7 +140,9 @@ def test_corrupt_pictures_are_counted_and_named(tmp_path: Path) -> None:
 
 def test_of_many_corrupt_pictures_the_first_are_named(tmp_path: Path) -> None:
     folder = with_corrupt(tmp_path, 9)
-    with pytest.raises(InputError, match=r"… and \d+ more\. Replace them, or train and evaluate with"):
+    with pytest.raises(
+        InputError, match=r"… and \d+ more\. Replace them, or go on without them: --skip-corrupt"
+    ):
         load(str(folder), "train", 32, 32)
 
 
