@@ -101,8 +101,11 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, started: Callable[..., sub
 def test_ctrl_c_leaves_the_checkpoint_and_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., Any]
 ) -> None:
+    # A shell that starts the tests in the background lets them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(Watch, "epoch_done", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     ended = command("train", *SHORT, "--checkpoint-every", 0, "--out", tmp_path)
+    signal.signal(signal.SIGINT, before)
     assert ended.code == 2
     assert ended.err.strip() == "Stopped; no model was written (add --resume to go on from its checkpoint)."
     assert [path.name for path in tmp_path.iterdir()] == ["lenet-digits.checkpoint.keras"]
