@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.measure import Measurement
 from rich.progress import Progress
 from rich.table import Table
@@ -23,6 +22,7 @@ from calibration.samples import Samples, preprocessing, read_samples
 from calibration.sensitivity import layer_rows
 from calibration.settings import Settings
 from edge.bundle import InputSpec
+from edge.console import open_console
 from edge.errors import InputError, SightlineError
 from edge.files import write_text
 from train.card import card_path, read_card
@@ -68,9 +68,9 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
 
 def _print(table: Table) -> None:
     """In a narrow terminal lines break; no figure is cut."""
-    console = Console(markup=False)
+    console = open_console()
     needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-    Console(markup=False, width=max(console.width, needed)).print(table)
+    open_console(width=max(console.width, needed)).print(table)
 
 
 def _own_input(network: Any, data: str) -> InputSpec:
@@ -86,7 +86,7 @@ def _own_input(network: Any, data: str) -> InputSpec:
 
 
 def _watched(graph: Graph, samples: Samples, settings: Settings, pixels: str) -> Plan:
-    with Progress(console=Console(stderr=True, markup=False)) as progress:
+    with Progress(console=open_console(stderr=True)) as progress:
         bar = progress.add_task("calibrating", total=work(graph, len(samples.images), settings))
         return calibrate(graph, samples, settings, pixels, lambda done: progress.advance(bar, done))
 

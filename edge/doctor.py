@@ -232,15 +232,16 @@ def _sightline() -> str:
 
 
 def _print(report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from edge.console import open_console
 
     table = Table("part", "state", "found", box=None, pad_edge=False)
     for finding in report.findings:
         # Text, not markup: rich would take the extra of '.[onnx]' for a style and swallow it.
         found = Text("\n".join(filter(None, (finding.found, finding.fix and f"-> {finding.fix}"))))
         table.add_row(finding.part, Text(finding.state, COLOUR[finding.state]), found)
-    console = Console(highlight=False, markup=False)
+    console = open_console(highlight=False)
     console.print(table)
     console.print(f"\nbackends that run here: {', '.join(report.backends) or 'none'}")

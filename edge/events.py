@@ -43,8 +43,9 @@ def events(
 
 
 def _print_table(found: list[Event]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from edge.console import open_console
 
     table = Table("time", "camera", "event", "what", "score", "seconds", box=None)
     for event in found:
@@ -52,4 +53,4 @@ def _print_table(found: list[Event]) -> None:
         what = " ".join(filter(None, [event.label, f"#{event.track}" if event.track else ""]))
         seconds = f"{event.seconds:.1f}" if event.began else ""
         table.add_row(at, event.camera, event.kind, what, f"{event.score:.2f}", seconds)
-    Console(markup=False).print(table)
+    open_console().print(table)

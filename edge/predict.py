@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import track
 
 from edge.bundle import Bundle
+from edge.console import open_console
 from edge.errors import SourceError
 from edge.files import whole_file
 from edge.frame import Frame
@@ -50,7 +50,7 @@ def predict(
     "width": W, "height": H, "boxes": [[x0, y0, x1, y1, score], ...]}, in pixels of the upright picture.
     The file appears whole, or not at all.
     """
-    console = Console(stderr=True, markup=False)
+    console = open_console(stderr=True)
     opened = Model.open(Bundle.open(bundle), backend, precision, threads, score_threshold)
     with closing(opened) as model:
         frames = open_source(source)

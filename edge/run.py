@@ -157,9 +157,9 @@ def _sinks(settings: StreamSettings, title: str) -> list[Sink]:
 
 
 def _print_latency(recorder: StageRecorder) -> None:
-    from rich.console import Console
+    from edge.console import open_console
 
-    Console(markup=False).print(stage_table(recorder.spreads(), recorder.n, recorder.model_spreads()))
+    open_console().print(stage_table(recorder.spreads(), recorder.n, recorder.model_spreads()))
 
 
 def _in_words(summary: Summary, sinks: list[Sink]) -> str:

@@ -140,13 +140,14 @@ def _how_long(bundle: Bundle, precision: Precision) -> str:
 @contextmanager
 def _progress(last_s: float | None) -> Iterator[tuple[OnStep, Callable[[], bool]]]:
     """Show phase, share and time left; Ctrl-C stops the build."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from edge.console import open_console
 
     columns = TimeElapsedColumn(), BarColumn(), TextColumn("{task.description}")
     begin = time.monotonic()
     with (
-        Progress(*columns, console=Console(stderr=True, markup=False), transient=True) as shown,
+        Progress(*columns, console=open_console(stderr=True), transient=True) as shown,
         interrupt_noted() as stopped,
     ):
         task = shown.add_task("Starting NVIDIA's builder", total=1.0)

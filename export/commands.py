@@ -17,6 +17,7 @@ from rich.table import Table
 from calibration.options import Choices, calibration_options
 from calibration.plan import Plan
 from edge.bundle import FORMATS, MANIFEST, PRECISIONS, Bundle, InputSpec, Precision
+from edge.console import open_console
 from edge.errors import CheckFailed, InputError
 from edge.files import sha256
 from edge.interrupt import interrupt_noted
@@ -114,7 +115,7 @@ def export(
         max_drop=max_drop,
         repair=repair,
     )
-    console = Console(markup=False)
+    console = open_console()
     with interrupt_noted() as stopped, _Progress(console, stopped) as progress:
         bundle = export_bundle(job, out, progress.update, progress.say)
     _print_table(console, bundle)

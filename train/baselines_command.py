@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import cache
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from edge.bundle import InputSpec
+from edge.console import open_console
 from edge.errors import InputError
 from edge.files import write_text
 from train.commands import DATA_HELP
@@ -61,7 +60,7 @@ def baselines(
             found.append({"on": seen, "dimensions": train.shape[1]} | result.as_json())
             table.add_row(f"{seen}, {train.shape[1]:,}", *_cells(result))
         table.add_section()
-    console = _console()
+    console = open_console(140)
     console.print(table)
     console.print(f"{len(pair[0]):,} training images, {len(pair[1]):,} test images.", highlight=False)
     if any(row["edge"] for row in found):
@@ -93,11 +92,6 @@ def _loaded(data: str, size: InputSpec, limit: int | None, skip_corrupt: bool) -
     train, test = (load(data, split, size.height, size.width, size.resize, skip_corrupt) for split in SPLITS)
     check_classes(train)
     return few(train, limit), test
-
-
-def _console() -> Console:
-    """Names of models are users' text: brackets in them are no styles."""
-    return Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
 
 
 def _baseline_table() -> Table:
@@ -167,7 +161,7 @@ def _show_ensemble(members: list[Member], together: Member) -> None:
         table.add_column(heading, no_wrap=True, justify="left" if heading == "model" else "right")
     for member in (*members, together):
         table.add_row(member.name, *_accuracy(member.top1))
-    console = _console()
+    console = open_console(140)
     console.print(table)
     best = max(members, key=lambda member: member.top1.right)
     gained, lost = together.against(best)

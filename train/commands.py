@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from edge.console import open_console
 from edge.errors import InputError
 from edge.native import stderr_held_back
 from edge.tables import resolve
@@ -134,7 +134,7 @@ def sanity(recipe: str, assignments: tuple[str, ...], data: str | None, quick: b
     lesson = resolve(chosen.lesson).of(chosen, source, Path())
     with stderr_held_back():
         seen = checks.quick(lesson) if quick else checks.full(lesson)
-    console = Console(width=None if sys.stdout.isatty() else 140, markup=False)
+    console = open_console(140)
     for table in (_activation_table(seen), _finding_table(seen)):
         console.print(table)
     seen.require()
@@ -154,7 +154,7 @@ def describe(model: Path, floor: bool) -> None:
     from train.weights import load_keras
 
     description = description_of(load_keras(model))
-    console = Console(width=None if sys.stdout.isatty() else 140, markup=False)
+    console = open_console(140)
     console.print(_layer_table(description))
     console.print(
         f"{description.parameters:,} parameters, {description.trainable:,} of them trainable; "

@@ -173,10 +173,11 @@ def _shortened(names: tuple[str, ...]) -> str:
 @contextmanager
 def evaluation_progress(name: str, images: int) -> Iterator[Advance]:
     """A progress bar on a terminal, nothing elsewhere; gives the function that moves it on."""
-    from rich.console import Console
     from rich.progress import Progress
 
-    console = Console(stderr=True, markup=False)
+    from edge.console import open_console
+
+    console = open_console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(name, total=images)
         yield lambda done: progress.advance(task, done)

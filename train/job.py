@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from edge.console import open_console
 from edge.errors import InputError
 from edge.files import check_writable, sha256
 from edge.machine import read_text
@@ -126,7 +127,7 @@ class Job:
         from train.fit import fit
         from train.watch import Watch
 
-        console = Console(stderr=True, markup=False)
+        console = open_console(stderr=True)
         for note in lesson.about.notes:
             console.print(f"{lesson.about.data.source}: {note}", highlight=False)
         _tell_if_slow(console, lesson.recipe)

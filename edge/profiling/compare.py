@@ -158,19 +158,18 @@ def _asked_differently(a: Report, b: Report) -> Iterator[str]:
 
 def print_comparison(found: Comparison, warnings: Sequence[str] = ()) -> None:
     """The table, then the verdict in one line, and what limits it."""
-    from rich.console import Console
+    from edge.console import open_console
 
-    console = Console(highlight=False, markup=False)
+    console = open_console(highlight=False)
     console.print(comparison_table(found))
     for warning in warnings:
-        console.print(f"Not measured alike: {warning}", markup=False)
+        console.print(f"Not measured alike: {warning}")
     words = {"cannot tell": "Cannot tell B from A"}.get(found.verdict, f"B is {found.verdict} than A")
-    console.print(f"{words}: {found.decisive.in_words()}.", markup=False, soft_wrap=True)
+    console.print(f"{words}: {found.decisive.in_words()}.", soft_wrap=True)
     if not found.paired:
         console.print(
             "One run of each: what differs from run to run (memory layout, the machine's mood) is not in "
             "the intervals. `sightline profile A B --interleave 10` has it.",
-            markup=False,
         )
 
 

@@ -17,22 +17,22 @@ BEHIND = 0.98
 
 def print_table(table: Table) -> None:
     """One table."""
-    from rich.console import Console
+    from edge.console import open_console
 
-    Console(markup=False).print(table)
+    open_console().print(table)
 
 
 def print_profile(found: Profiled, wanted: Wanted) -> None:
     """The stages, what streaming costs, and what one must know to believe it."""
-    from rich.console import Console
+    from edge.console import open_console
 
-    console, timings = Console(markup=False), found.run.timings
+    console, timings = open_console(), found.run.timings
     models = timings.model_spreads(wanted.percents)
     console.print(stage_table(timings.spreads(wanted.percents), timings.n, models))
     if found.cost:
         console.print(streaming_table(found.cost))
     for line in _remarks(found, wanted):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def _remarks(found: Profiled, wanted: Wanted) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections import deque
 from statistics import median
 from typing import TYPE_CHECKING
 
+from edge.console import open_console
 from edge.frame import Frame
 from edge.protocols import SourceInfo
 from edge.results import FrameResult
@@ -40,10 +41,9 @@ class TerminalSink:
 
     def open(self, source: SourceInfo) -> None:
         """Start the live panel where there is a terminal."""
-        from rich.console import Console
         from rich.live import Live
 
-        console = self._console = self._console or Console(markup=False)
+        console = self._console = self._console or open_console()
         size = f"{source.width}x{source.height}" if source.width else "pictures"
         self._source = f"{source.uri} {size}" + (f" {source.fps:g} fps" if source.fps else "")
         self._seen, self._shown_s = 0, 0.0

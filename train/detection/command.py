@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from edge.console import open_console
 from edge.errors import InputError
 from edge.results import Faces
 from train.detection.data import BoxedImages, load_boxed
@@ -58,7 +58,7 @@ def evaluate_faces(subject: Subject, options: DetectionOptions) -> dict[str, Any
         return _on_wider(subject, options)
     images = _limited(load_boxed(options.data, options.split), options.limit)
     measured = measure(images, _found(subject, images), subject.input)
-    console = _console()
+    console = open_console(120)
     console.print(_table(measured))
     _say(console, _about(subject, images), *images.notes)
     if options.plot:
@@ -175,13 +175,9 @@ def _lines(measured: Measured) -> dict[str, Line]:
     }
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120, markup=False)
-
-
 def _say(console: Console, *lines: str) -> None:
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 # -- WIDER FACE -----------------------------------------------------------------------------------
@@ -192,7 +188,7 @@ def _on_wider(subject: Subject, options: DetectionOptions) -> dict[str, Any]:
     images = _limited(images, options.limit)
     found = _found(subject, images)
     figures = {setting: wider_figures(images, found, setting) for setting in images.settings}
-    console = _console()
+    console = open_console(120)
     console.print(_wider_table(figures))
     _say(console, f"{_title(subject, images.source)}: WIDER FACE's protocol, {len(images):,} images.")
     lines = _wider_lines(figures)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
+from edge.console import open_console
 from edge.errors import InputError, MissingPackageError
 from edge.tables import resolve
 from train.commands import DATA_HELP, data_source
@@ -90,8 +90,7 @@ def _run(
     from train.search.run import search as run
     from train.search.study import Study
 
-    # Paths, values and reasons are users' text: brackets in them are no styles.
-    console = Console(stderr=True, markup=False, emoji=False)
+    console = open_console(stderr=True)
     objective = Objective(plan.recipe, source, aside)
     for note in objective.about.notes:
         console.print(f"{objective.about.data.source}: {note}", highlight=False)

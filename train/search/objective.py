@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import keras
 from rich.console import Console
 
+from edge.console import open_console
 from edge.errors import CheckFailed, InputError
 from edge.tables import resolve
 from train.fit import About, Lesson, Metrics, Watcher, fit
@@ -65,7 +66,7 @@ class Objective:
         keras.utils.clear_session()
         try:
             lesson = self.lesson.again(recipe)
-            with Watch(recipe, lesson.steps, console or Console(quiet=True)) as watch:
+            with Watch(recipe, lesson.steps, console or open_console(quiet=True)) as watch:
                 watcher: Watcher = watch if console and console.is_terminal else _Silent()
                 trained = fit(lesson, checkpoint, watcher, resume)
         except CheckFailed as error:

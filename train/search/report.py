@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from edge.console import open_console
 from edge.files import write_text
 from train.card import this_machine
 from train.evaluate import Top1
@@ -51,8 +51,7 @@ class Progress:
 
 def report(found: Found, folder: Path, objective: Objective, command: tuple[list[str], list[str]]) -> None:
     """Print and write everything that was found. `command` trains the recipe: what stands before and after values."""
-    # A trial's reason and a choice's values are users' text: brackets in them are no styles.
-    console = Console(width=None if sys.stdout.isatty() else 140, markup=False, emoji=False)
+    console = open_console(140)
     console.print(_table(found))
     lines = [*_verdict(found, objective), *_warnings(found)]
     line = shlex.join([*command[0], *assignments(found.best.values), *command[1]])
