@@ -40,7 +40,7 @@ from export.classification import Classification
 from export.job import Job
 from export.pack import export_bundle
 from export.parity import artefact_logits, paired_interval
-from export.proof import open_proof
+from export.proof import Share, open_proof
 from export.repair import PLAN
 from train.card import read_card
 from train.evaluate import keras_outputs
@@ -250,7 +250,7 @@ def main(
         path = trained(name, data, cache) if name in HARD else Path("models") / f"{name}.keras"
         folder = cache / "files" / name
         folder.mkdir(parents=True, exist_ok=True)
-        proof = open_proof(data, read_card(path), SAMPLES, n)
+        proof = open_proof(data, read_card(path), Share(SAMPLES, n))
         assert isinstance(proof, Classification)
         results, right, top1 = measured(Case(name, path, load_keras(path), proof, quantizers, folder))
         everything += results

@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from calibration.graph import LOGITS
-from calibration.samples import By, Samples, labelled_samples
+from calibration.samples import Samples, labelled_samples
 from edge.bundle import Artefact, Bundle, InputSpec, Metrics, OutputSpec
 from edge.errors import InputError
 from edge.pixels import Image
 from export.golden import Tolerance, made_inputs
 from export.parity import Logits, artefact_logits, compare
-from export.proof import Advance, Judge
+from export.proof import Advance, Judge, Share
 from train.card import Card
 from train.data import LabelledImages, load, pick
 from train.evaluate import keras_outputs, keras_top1
@@ -42,26 +42,18 @@ class Classification:
     tolerance: ClassVar[Tolerance] = Tolerance()
 
     @classmethod
-    def load(
-        cls,
-        data: str,
-        card: Card,
-        samples: int,
-        limit: int | None,
-        sample: By = "balanced",
-        skip_corrupt: bool = False,
-    ) -> Classification:
+    def load(cls, data: str, card: Card, share: Share) -> Classification:
         """Read both splits; raises InputError where the classes are not the model's."""
         size = (card.input.height, card.input.width, card.input.resize)
-        train, test = (load(data, split, *size, skip_corrupt) for split in ("train", "test"))
+        train, test = (load(data, split, *size, share.skip_corrupt) for split in ("train", "test"))
         if test.class_names != card.labels:
             raise InputError(
                 f"{data} has the classes {', '.join(test.class_names)}; the model's are "
                 f"{', '.join(card.labels)}. Pass the data it was trained for."
             )
-        if limit is not None:
-            test = test.take(pick(test, limit), f", {limit} by class")
-        watched = labelled_samples(train, samples, sample)
+        if share.limit is not None:
+            test = test.take(pick(test, share.limit), f", {share.limit} by class")
+        watched = labelled_samples(train, share.samples, share.sample)
         return cls(card.input, watched, test, _others(train, watched))
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from edge.console import open_console
 from edge.errors import CheckFailed, InputError
 from edge.files import sha256
 from edge.interrupt import interrupt_noted
-from export.proof import METRIC_NAMES, open_proof
+from export.proof import METRIC_NAMES, Share, open_proof
 from export.reference import compared_with
 from train.card import Card, card_path, read_card
 from train.data import load
@@ -95,7 +95,7 @@ def export(
         network = resized(network, card.input.height, card.input.width)
     made, choices = _planned(plan, choices, wanted_precisions)
     settings = choices.settings(card.task, made)
-    proof = open_proof(data, card, choices.count, limit, settings.sample, choices.skip_corrupt)
+    proof = open_proof(data, card, Share(choices.count, limit, settings.sample, choices.skip_corrupt))
     proof.outputs(network)  # refuses what is no classifier or detector of these classes
 
     from export.job import Job

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from calibration.graph import heads, infer
-from calibration.samples import By, Samples, boxed_samples, every_nth
+from calibration.samples import Samples, boxed_samples, every_nth
 from edge.boxes import iou
 from edge.bundle import Artefact, Bundle, InputSpec, Manifest, Metrics, OutputSpec
 from edge.errors import InputError
@@ -21,7 +21,7 @@ from edge.results import Faces
 from edge.runners import open_runner
 from edge.tasks.faces import FacesTask
 from export.golden import Tolerance, photographs
-from export.proof import Advance, Judge
+from export.proof import Advance, Judge, Share
 from train.card import Card
 from train.detection.average_precision import Matched, average_precision, match, paired_bootstrap
 from train.detection.data import BoxedImages, load_boxed, pictures
@@ -50,27 +50,19 @@ class FaceDetection:
     tolerance: ClassVar[Tolerance] = Tolerance(steps=16.0, share=0.99)
 
     @classmethod
-    def load(
-        cls,
-        data: str,
-        card: Card,
-        samples: int,
-        limit: int | None,
-        sample: By = "balanced",
-        skip_corrupt: bool = False,
-    ) -> FaceDetection:
+    def load(cls, data: str, card: Card, share: Share) -> FaceDetection:
         """Read the annotations of both splits, and the pictures to calibrate on.
 
         Raises:
             InputError: no such data, or no face to find in the test split.
         """
         test = load_boxed(data, "test")
-        if limit is not None:
-            test = every_nth(test, limit)
+        if share.limit is not None:
+            test = every_nth(test, share.limit)
         if not test.faces:
             raise InputError(f"{test.source} has no face that counts, so nothing can be proven on it.")
         train = load_boxed(data, "train")
-        watched = boxed_samples(train, card.input, samples, sample)
+        watched = boxed_samples(train, card.input, share.samples, share.sample)
         return cls(card.input, watched, test, _others(train, watched))
 
     def __len__(self) -> int:

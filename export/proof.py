@@ -70,23 +70,27 @@ PROOFS: dict[TaskName, str] = {
 }
 
 
-def open_proof(
-    data: str,
-    card: Card,
-    samples: int,
-    limit: int | None,
-    sample: By = "balanced",
-    skip_corrupt: bool = False,
-) -> Proof:
-    """The proof of a card's task.
+@dataclass(frozen=True)
+class Share:
+    """What of a data set an export takes.
 
-    Args:
+    Attributes:
         samples: training images to calibrate on; sample: how they are chosen.
         limit: test images to prove on; None for all.
-        skip_corrupt: leave out what cannot be decoded, see `train.data.load`.
+        skip_corrupt: of a classifier's, leave out what cannot be decoded, see `train.data.load`.
+    """
+
+    samples: int
+    limit: int | None = None
+    sample: By = "balanced"
+    skip_corrupt: bool = False
+
+
+def open_proof(data: str, card: Card, share: Share) -> Proof:
+    """The proof of a card's task.
 
     Raises:
         InputError: the data are missing, or not those of the model.
     """
-    proof: Proof = resolve(PROOFS[card.task]).load(data, card, samples, limit, sample, skip_corrupt)
+    proof: Proof = resolve(PROOFS[card.task]).load(data, card, share)
     return proof
