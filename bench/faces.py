@@ -205,8 +205,19 @@ def conditions(images: BoxedImages) -> str:
     )
 
 
-def missing_files(data: Path | None, folder: Path | None) -> str | None:
-    """Why nothing can be measured; None where all is there."""
+def measurable(
+    data: Path | None, folder: Path | None, split: str, console: Console
+) -> tuple[BoxedImages, Path] | None:
+    """The pictures and the folder of the others' models, OpenCV on one thread; None, and why, where they are absent."""
+    missing = _missing(data, folder)
+    if missing or data is None or folder is None:
+        console.print(f"skipped: {missing}", highlight=False)
+        return None
+    cv2.setNumThreads(1)
+    return load_boxed(data, split), folder
+
+
+def _missing(data: Path | None, folder: Path | None) -> str | None:
     if data is None or folder is None:
         return "give --data DIR and --peers DIR (or DATA= and PEERS=)"
     wanted = [data / ANNOTATIONS, *(folder / file for file in (*YUNETS.values(), RFB))]
@@ -231,13 +242,11 @@ def main(
 ) -> None:
     """Measure ours and theirs, and print tables in Markdown."""
     console = Console(width=200)
-    missing = missing_files(data, folder)
-    if missing or data is None or folder is None:
-        console.print(f"skipped: {missing}", highlight=False)
+    found = measurable(data, folder, split, console)
+    if found is None:
         return
-    cv2.setNumThreads(1)
-    images = load_boxed(data, split)
-    entrants = [*our_entrants(bundles, console), *peers(folder, long_sides)]
+    images, theirs = found
+    entrants = [*our_entrants(bundles, console), *peers(theirs, long_sides)]
     times = interleaved(entrants, repetitions)
     matched = all_matched(entrants, images)
     console.print(f"{conditions(images)}; speed: {repetitions} runs each, in turn", highlight=False)

@@ -18,14 +18,14 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from faces import conditions, markdown_table, missing_files, our_entrants, peers
-from numpy.typing import NDArray
+from faces import conditions, markdown_table, measurable, our_entrants, peers
 from rich.console import Console
 from rich.progress import track
 
-from edge.pixels import PAD_VALUE, Image
+from edge.pixels import Image
+from train.detection.augment import moved_boxes, rotation, warped
 from train.detection.average_precision import Matched, average_precision, match
-from train.detection.data import BoxedImage, Boxes, load_boxed, pictures
+from train.detection.data import BoxedImage, pictures
 from train.effects import blurred, compressed, with_noise
 
 SIDE = 320
@@ -83,20 +83,11 @@ def seen(
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     scales = np.array(size) / (image.width, image.height)
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    angle = math.radians(condition.degrees)
-    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    shift = SIDE / 2 - turn @ (np.array(size) / 2)
-    # OpenCV counts from the centres of pixels, boxes from their corners.
-    matrix = np.column_stack([turn, shift + turn @ [0.5, 0.5] - 0.5])
-    square = cv2.warpAffine(small, matrix, (SIDE, SIDE), borderValue=(PAD_VALUE,) * 3)
-    boxes = _turned(image.boxes * np.tile(scales, 2), turn, shift)
-    return replace(image, width=SIDE, height=SIDE, boxes=boxes), condition.spoil(square, rng)
-
-
-def _turned(boxes: NDArray[np.floating], turn: NDArray[np.float64], shift: NDArray[np.float64]) -> Boxes:
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 @ turn.T + shift
-    halves = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (turn**2).T)
-    return np.clip(np.concatenate([centres - halves, centres + halves], axis=1), 0, SIDE).astype(np.float32)
+    turn = rotation(math.radians(condition.degrees))
+    matrix = np.column_stack([turn, SIDE / 2 - turn @ (np.array(size) / 2)])
+    boxes = moved_boxes(image.boxes * np.tile(scales, 2), matrix).clip(0, SIDE).astype(np.float32)
+    square = condition.spoil(warped(small, matrix, SIDE), rng)
+    return replace(image, width=SIDE, height=SIDE, boxes=boxes), square
 
 
 def squares(images: tuple[BoxedImage, ...], condition: Condition) -> Iterator[tuple[BoxedImage, Image]]:
@@ -114,13 +105,11 @@ def squares(images: tuple[BoxedImage, ...], condition: Condition) -> Iterator[tu
 def main(data: Path | None, folder: Path | None, bundles: tuple[str, ...], split: str) -> None:
     """Measure ours and theirs, and print a table in Markdown."""
     console = Console(width=200)
-    missing = missing_files(data, folder)
-    if missing or data is None or folder is None:
-        console.print(f"skipped: {missing}", highlight=False)
+    found = measurable(data, folder, split, console)
+    if found is None:
         return
-    cv2.setNumThreads(1)
-    images = load_boxed(data, split)
-    yunets = [peer for peer in peers(folder, (SIDE,)) if peer.name.startswith("YuNet")]
+    images, theirs = found
+    yunets = [peer for peer in peers(theirs, (SIDE,)) if peer.name.startswith("YuNet")]
     ours = [our for our in our_entrants(bundles, console) if our.name.endswith("tflite int8")]
     entrants = [*ours, *yunets]
     table = markdown_table("AP50", *(entrant.name for entrant in entrants))

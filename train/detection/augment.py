@@ -85,10 +85,12 @@ def view(picture: Picture, size: int, recipe: DetectorRecipe, rng: Random) -> tu
     scales = np.array([stretch, 1 / stretch]) * size / side
     angle = rng.uniform(-1, 1) * math.radians(recipe.rotate_deg) if rng.random() < recipe.rotate else 0.0
     mirror = -1.0 if rng.random() < 0.5 else 1.0
-    linear = _rotation(angle) @ np.diag(scales) @ np.diag([mirror, 1.0])
+    linear = rotation(angle) @ np.diag(scales) @ np.diag([mirror, 1.0])
     centre = _centre(picture, face, side, rng)
     matrix = np.column_stack([linear, size / 2 - linear @ centre])
-    return _warped(picture.pixels, matrix, float(scales.min()), size), _moved(picture.targets, matrix, size)
+    return _shrunk_and_warped(picture.pixels, matrix, float(scales.min()), size), _moved(
+        picture.targets, matrix, size
+    )
 
 
 def _drawn_face(picture: Picture, rng: Random) -> Targets | None:
@@ -118,7 +120,7 @@ def _centre(picture: Picture, face: Targets | None, side: float, rng: Random) ->
     return np.clip(within, middle - side * 0.45, middle + side * 0.45)
 
 
-def _warped(pixels: Image, matrix: NDArray[np.float64], scale: float, size: int) -> Image:
+def _shrunk_and_warped(pixels: Image, matrix: NDArray[np.float64], scale: float, size: int) -> Image:
     """The view's pixels. Shrinking averages areas first, as the edge does; otherwise it would alias."""
     if scale < 1:
         height, width = pixels.shape[:2]
@@ -127,6 +129,11 @@ def _warped(pixels: Image, matrix: NDArray[np.float64], scale: float, size: int)
         matrix = matrix.copy()
         matrix[:, 0] *= width / smaller[0]
         matrix[:, 1] *= height / smaller[1]
+    return warped(pixels, matrix, size)
+
+
+def warped(pixels: Image, matrix: NDArray[np.float64], size: int) -> Image:
+    """A square of `size` pixels, uint8 (size, size, 3), padded with grey; `matrix` (2, 3) moves boxes alike."""
     border = (PAD_VALUE, PAD_VALUE, PAD_VALUE)
     # OpenCV maps the centres of pixels, which lie at whole numbers there and at halves in our boxes.
     shifted = matrix.copy()
@@ -135,13 +142,12 @@ def _warped(pixels: Image, matrix: NDArray[np.float64], scale: float, size: int)
 
 
 def _moved(targets: Targets, matrix: NDArray[np.float64], size: int) -> Targets:
-    """Targets in the crop: the box around the turned ellipse that fills the old box, cut at the edge.
+    """Targets in the crop, cut at its edge.
 
     A face whose centre is outside, or that is too small, becomes IGNORED where it can be seen at all.
     """
-    centres = (targets[:, :2] + targets[:, 2:4]) / 2 @ matrix[:, :2].T + matrix[:, 2]
-    halves = np.sqrt(((targets[:, 2:4] - targets[:, :2]) / 2) ** 2 @ (matrix[:, :2] ** 2).T)
-    boxes = np.concatenate([centres - halves, centres + halves], axis=1).clip(0, size)
+    around = moved_boxes(targets[:, :4], matrix)
+    centres, boxes = (around[:, :2] + around[:, 2:]) / 2, around.clip(0, size)
     extent = boxes[:, 2:] - boxes[:, :2]
     seen = ((centres > 0) & (centres < size)).all(axis=1) & (extent.min(axis=1) >= SMALLEST_FACE_PX)
     kind = np.where(seen & (targets[:, 4] == FACE), FACE, IGNORED)
@@ -149,7 +155,15 @@ def _moved(targets: Targets, matrix: NDArray[np.float64], size: int) -> Targets:
     return moved[(extent > 0.5).all(axis=1)]
 
 
-def _rotation(angle: float) -> NDArray[np.float64]:
+def moved_boxes(boxes: NDArray[np.floating], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each box (n, 4), the one around the ellipse that fills it, turned, scaled and moved by `matrix` (2, 3)."""
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2 @ matrix[:, :2].T + matrix[:, 2]
+    halves = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (matrix[:, :2] ** 2).T)
+    return np.concatenate([centres - halves, centres + halves], axis=1)
+
+
+def rotation(angle: float) -> NDArray[np.float64]:
+    """(2, 2), by that angle in radians from the first axis to the second."""
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
