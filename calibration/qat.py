@@ -21,7 +21,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from calibration.fold import fold
+from calibration.fold import fold, without
 from calibration.graph import Graph, Node, build, call_layer, read
 from calibration.lower import activation_of
 from calibration.options import SAMPLES
@@ -157,19 +157,13 @@ def with_weights(graph: Graph, model: keras.Model) -> Graph:
 
 def _to_logits(graph: Graph) -> Graph:
     """Without the softmax at its end, if it has one: the lessons' losses expect logits, and it has no weights."""
-    before: dict[str, str] = {}
+    ends = set()
     for name in graph.outputs.values():
         node = graph[name]
         while node.kind == "Reshape":
             node = graph[node.inputs[0]]
-        if activation_of(node) == "softmax":
-            before[node.name] = node.inputs[0]
-    nodes = (
-        replace(node, inputs=tuple(before.get(name, name) for name in node.inputs))
-        for node in graph.nodes
-        if node.name not in before
-    )
-    return Graph(tuple(nodes), {head: before.get(name, name) for head, name in graph.outputs.items()})
+        ends.add(node.name)
+    return without(graph, lambda node: node.name in ends and activation_of(node) == "softmax")
 
 
 def _keras_layer(layer: Any, node: Node) -> Any:
