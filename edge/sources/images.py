@@ -86,13 +86,11 @@ class ImagesSource:
         picture = read_image(path) if self._first is None else self._first
         self._first = None
         frame.pixels = np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), np.uint8)
-        frame.index, frame.name, frame.capture_clock = self._index, self._name(path), "file"
+        name = path.relative_to(self._root).as_posix()
+        frame.index, frame.name, frame.capture_clock = self._index, name, "file"
         self._index += 1
         frame.stamps.mark("decode")
         return True
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else path.name
 
     def close(self) -> None:
         """Forget the pictures."""
