@@ -61,8 +61,7 @@ def evaluate_faces(subject: Subject, options: DetectionOptions) -> dict[str, Any
     console = open_console(120)
     console.print(_table(measured))
     _say(console, _about(subject, images), *images.notes)
-    if options.plot:
-        plot(options.plot, _title(subject, images.source), _lines(measured))
+    _draw(console, options.plot, _title(subject, images.source), _lines(measured))
     extra = {"faces": measured.overall.faces, "notes": list(images.notes)}
     return {**_common(subject, images.source), **measured.as_json(), **extra}
 
@@ -175,6 +174,13 @@ def _lines(measured: Measured) -> dict[str, Line]:
     }
 
 
+def _draw(console: Console, path: Path | None, title: str, lines: dict[str, Line]) -> None:
+    if path and lines:
+        plot(path, title, lines)
+    elif path:
+        _say(console, f"{path} is not written: no face counts, or none was found.")
+
+
 def _say(console: Console, *lines: str) -> None:
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
@@ -191,9 +197,7 @@ def _on_wider(subject: Subject, options: DetectionOptions) -> dict[str, Any]:
     console = open_console(120)
     console.print(_wider_table(figures))
     _say(console, f"{_title(subject, images.source)}: WIDER FACE's protocol, {len(images):,} images.")
-    lines = _wider_lines(figures)
-    if options.plot and lines:
-        plot(options.plot, _title(subject, images.source), lines)
+    _draw(console, options.plot, _title(subject, images.source), _wider_lines(figures))
     return {**_common(subject, images.source), "n": len(images), **_wider_json(figures)}
 
 

@@ -79,6 +79,17 @@ def test_a_missed_face_a_false_one_and_notes(
     assert "1 boxes cut at the picture's edge" in ended.out
 
 
+def test_without_a_face_to_plot_no_file_is_written_and_that_is_told(
+    coco: Coco, command: Callable[..., Any], detector_bundle: Path, tmp_path: Path
+) -> None:
+    ended = command(
+        "evaluate", detector_bundle, "--data", coco([{"faces": []}]), "--plot", tmp_path / "curve.png"
+    )
+    assert ended.code == 0, ended.err
+    assert "curve.png is not written: no face counts, or none was found." in ended.out
+    assert not (tmp_path / "curve.png").exists()
+
+
 def test_limit_takes_pictures_spread_over_the_split(
     coco: Coco, command: Callable[..., Any], detector_bundle: Path, tmp_path: Path
 ) -> None:
