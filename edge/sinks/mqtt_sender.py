@@ -11,8 +11,9 @@ import random
 import sqlite3
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ LOOP_S = 0.05
 
 RETRY_S = (0.2, 15.0)
 """The first and the longest pause between two connections; a random part of it is taken off."""
+
+ASK_AGAIN_S = 1.0
+"""How long messages rest that the broker did not take, while newer ones are sent."""
 
 IN_FLIGHT = 20
 """Messages that wait for their acknowledgement; a broker that announces less gets less."""
@@ -136,8 +140,8 @@ class _Talk:
     """One client, its messages in flight, and what the broker said.
 
     Attributes:
-        refusal: why the broker did not take the last message; empty when it did.
-        idle: nothing is in flight and nothing was in the outbox.
+        refusal: why the broker does not take a message that waits; empty when none does.
+        idle: nothing is in flight, and nothing was in the outbox but what was refused.
     """
 
     def __init__(self, broker: Broker, outbox: Outbox) -> None:
@@ -148,12 +152,12 @@ class _Talk:
         self._client.on_disconnect = self._on_disconnect
         self._answer: str | None = None
         self._room = IN_FLIGHT
-        self._in_flight: dict[int, int] = {}  # the message's number in its outbox, by paho's
-        self._taken: deque[tuple[float, int]] = deque()  # when, and the message's number
+        self._in_flight: dict[int, Message] = {}  # by paho's number
+        self._taken: deque[tuple[float, int]] = deque()  # when, and the message's number in the outbox
+        self._refused: OrderedDict[int, None] = OrderedDict()  # numbers, longest refused first
         self._count = 0
         self._after = 0
         self._not_before_s = 0.0
-        self._goes_back = False
         self.refusal = ""
         self.idle = False
 
@@ -173,13 +177,26 @@ class _Talk:
     def send(self) -> None:
         """Publish the next messages, as many as may be in flight."""
         room = self._room - len(self._in_flight)
-        if room <= 0 or time.monotonic() < self._not_before_s or (self._goes_back and self._in_flight):
+        if room <= 0:
             return
-        self._goes_back = False
-        messages = self._outbox.take(self._after, room)
+        messages = self._again(room) or self._outbox.take(self._after, room)
         for message in messages:
             self._publish(message)
         self.idle = not messages and not self._in_flight
+
+    def _again(self, room: int) -> list[Message]:
+        """Of those that were refused, when it is their time; one that is always refused holds up no other."""
+        asked = any(message.seq in self._refused for message in self._in_flight.values())
+        if asked or time.monotonic() < self._not_before_s:
+            return []
+        while self._refused:
+            first = list(islice(self._refused, room))
+            messages = self._outbox.take_again(first)
+            for sequence in {*first} - {message.seq for message in messages}:
+                self._forget_refusal(sequence)  # given up meanwhile: the outbox was full
+            if messages:
+                return messages
+        return []
 
     def turn(self, wait_s: float) -> int:
         """Read and write what there is; returns how many messages the broker has taken.
@@ -214,8 +231,8 @@ class _Talk:
         self._outbox.acknowledged(done)
 
     def _publish(self, message: Message) -> None:
-        self._after = message.seq
-        self._in_flight[self._client.publish(message.topic, message.payload, qos=1).mid] = message.seq
+        self._after = max(self._after, message.seq)
+        self._in_flight[self._client.publish(message.topic, message.payload, qos=1).mid] = message
 
     def _on_connect(self, client: Client, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._answer = f"the broker refuses the connection: {reason}" if reason.is_failure else ""
@@ -225,19 +242,24 @@ class _Talk:
         self._answer = self._answer or f"the connection ended: {reason}"  # a refusal says more
 
     def _on_publish(self, client: Client, data: Any, mid: int, reason: Any, properties: Any) -> None:
-        sequence = self._in_flight.pop(mid, None)
-        if sequence is None:  # the status, which is not from the outbox
+        message = self._in_flight.pop(mid, None)
+        if message is None:  # the status, which is not from the outbox
             return
         unheard = reason.value == _NO_SUBSCRIBERS and self._broker.needs_subscriber
         if reason.value < _REFUSALS and not unheard:
-            self._taken.append((time.monotonic(), sequence))
+            self._taken.append((time.monotonic(), message.seq))
             self._count += 1
-            self.refusal = ""
+            self._forget_refusal(message.seq)
             return
-        self.refusal = f"a message was not taken: {reason}"
-        # Go back to it in a moment, when the fate of those after it is known, too.
-        self._after, self._goes_back = min(self._after, sequence - 1), True
-        self._not_before_s = time.monotonic() + 1.0
+        self.refusal = f"{message.topic}: a message was not taken: {reason}"
+        self._refused[message.seq] = None
+        self._refused.move_to_end(message.seq)
+        self._not_before_s = time.monotonic() + ASK_AGAIN_S
+
+    def _forget_refusal(self, sequence: int) -> None:
+        self._refused.pop(sequence, None)
+        if not self._refused:
+            self.refusal = ""
 
 
 def _client(broker: Broker) -> Client:

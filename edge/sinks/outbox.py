@@ -72,9 +72,15 @@ class Outbox:
 
     def take(self, after: int, most: int) -> list[Message]:
         """The next messages after `after`, oldest first; counts the attempt before any is sent."""
+        return self._handed_out("seq > ? ORDER BY seq LIMIT ?", (after, most))
+
+    def take_again(self, sequence: Sequence[int]) -> list[Message]:
+        """Those of these messages that are still there, as `take`."""
+        return self._handed_out(f"seq IN ({','.join('?' * len(sequence))}) ORDER BY seq", sequence)
+
+    def _handed_out(self, which: str, values: Sequence[int]) -> list[Message]:
         rows = self._connection.execute(
-            "SELECT seq, topic, record, attempts FROM outbox WHERE seq > ? ORDER BY seq LIMIT ?",
-            (after, most),
+            f"SELECT seq, topic, record, attempts FROM outbox WHERE {which}", tuple(values)
         ).fetchall()
         self._change("UPDATE outbox SET attempts = attempts + 1 WHERE seq = ?", [row[0] for row in rows])
         return [Message(*row) for row in rows]

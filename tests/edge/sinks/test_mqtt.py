@@ -25,6 +25,7 @@ from stage import INFO, faces, frame_at, stored_before_kill, until
 
 from edge.errors import InputError, MissingPackageError
 from edge.sinks.mqtt import MqttSettings, MqttSink
+from edge.sinks.mqtt_sender import ASK_AGAIN_S
 from edge.sinks.outbox import Outbox
 
 RULES = {"enter_s": 0.0, "leave_s": 1e6}
@@ -257,6 +258,31 @@ def test_what_nobody_would_get_is_kept_where_that_is_wanted(
             until(lambda: len(subscriber.events) == 1)
             until(lambda: not sink.trouble)
     assert subscriber.events[0]["sent_before"] is True
+
+
+def test_messages_that_are_always_refused_hold_up_no_others_and_bring_none_twice(
+    tmp_path: Path, broker: Callable[..., Any]
+) -> None:
+    """More of them than may be in flight; they stay in the outbox, and the reason names their topic."""
+    made = broker()
+    wanted = settings(tmp_path, made.port, needs_subscriber=True)
+    with contextlib.closing(Subscriber(made.port, "sightline/yard/#")) as subscriber:
+        with streaming(MqttSink(wanted)) as sink:
+            for track in range(1, 31):
+                sink.write(frame_at(track, "vault"), faces(track))
+            until(lambda: "sightline/vault/face_entered: a message was not taken" in sink.trouble)
+            for track in range(1, 6):
+                sink.write(frame_at(track, "yard"), faces(track))
+            until(lambda: len(subscriber.events) == 5)
+            time.sleep(2 * ASK_AGAIN_S + 0.5)  # the refused ones are sent again, twice
+            assert "No matching subscribers" in sink.trouble
+            assert sink.acknowledged == 5
+    entered = [event["track"] for event in subscriber.events if event["kind"] == "face_entered"]
+    assert entered == [1, 2, 3, 4, 5]
+    with contextlib.closing(Outbox(tmp_path / "outbox.sqlite")) as outbox:
+        refused = [m.attempts for m in outbox.take(0, 1000) if m.topic == "sightline/vault/face_entered"]
+    assert len(refused) == 30
+    assert 2 <= max(refused) <= 6
 
 
 def test_a_wrong_password_is_told_and_the_right_one_works(tmp_path: Path, broker: Callable[..., Any]) -> None:
