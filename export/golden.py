@@ -78,7 +78,13 @@ def write_golden(
         step: by head, one step of the int8 output.
     """
     digest = _write(folder, vectors)
-    return Golden(file=FILE, sha256=digest, step=step, tolerance_steps=tolerance.steps, share=tolerance.share)
+    held_to = _held_to(tolerance.steps)
+    return Golden(file=FILE, sha256=digest, step=step, share=tolerance.share, **held_to)
+
+
+def _held_to(steps: float) -> dict[str, float]:
+    """Each of the two best logits may lie that far off, towards the other."""
+    return {"tolerance_steps": steps, "margin_steps": 2 * steps}
 
 
 def _write(folder: Path, vectors: Mapping[str, NDArray[Any]]) -> str:
@@ -100,9 +106,7 @@ def fitted(bundle: Bundle, kept: tuple[Artefact, ...]) -> Golden:
     needed = max((_needed(bundle, artefact) for artefact in kept), default=0.0)
     if not golden.tolerance_steps < needed <= LARGEST_STEPS:
         return golden
-    tolerance = math.ceil(ROOM * needed)
-    margin = max(golden.margin_steps, 2 * tolerance)
-    return golden.model_copy(update={"tolerance_steps": tolerance, "margin_steps": margin})
+    return golden.model_copy(update=_held_to(math.ceil(ROOM * needed)))
 
 
 def _needed(bundle: Bundle, artefact: Artefact) -> float:

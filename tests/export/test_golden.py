@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.bundle import Bundle, Golden
 from edge.errors import CheckFailed
-from edge.golden import check, tolerance_needed
+from edge.golden import check, replay, tolerance_needed
 from edge.runners import open_runner
-from export.golden import LARGEST_STEPS, fitted, write_part
+from export.golden import LARGEST_STEPS, Tolerance, fitted, write_golden, write_part
 
 BUNDLES = Path(__file__).parents[2] / "edge" / "bundles"
 INT8 = ("tflite", "int8")
@@ -55,6 +59,39 @@ def test_a_file_that_passed_its_gate_is_given_room(name: str, tmp_path: Path) ->
     check(_with(bundle, golden), *INT8)
     part = write_part(tmp_path, _with(bundle, golden), kept)
     assert part.model_copy(update={"sha256": golden.sha256}) == golden
+
+
+@pytest.mark.parametrize("folder", sorted(BUNDLES.iterdir()), ids=lambda folder: folder.name)
+def test_no_shipped_bundle_asks_more_of_a_class_than_of_its_logits(folder: Path) -> None:
+    golden = Bundle.open(folder).manifest.golden
+    assert golden.margin_steps >= 2 * golden.tolerance_steps
+
+
+class _Off:
+    """A runner that gives the expected logits, the best and the second moved towards each other by so many steps."""
+
+    def __init__(self, expected: Any, step: float, off: float) -> None:
+        self._rows, self._move = iter(expected), off * step
+
+    def infer(self, pixels: Any) -> dict[str, Any]:
+        row = next(self._rows).astype(np.float64)
+        order = np.argsort(row)
+        row[order[-1]] -= self._move
+        row[order[-2]] += self._move
+        return {"logits": row[None].astype(np.float32)}
+
+
+@given(best=st.floats(0.0, 20.0), second=st.floats(0.0, 20.0), steps=st.floats(0.1, 16.0))
+def test_logits_within_the_tolerance_pass_whatever_they_name(
+    tmp_path_factory: pytest.TempPathFactory, best: float, second: float, steps: float
+) -> None:
+    folder = tmp_path_factory.mktemp("golden")
+    expected = np.array([[best, second, -1.0]], np.float32)
+    vectors = {"inputs": np.zeros((1, 2, 2, 3), np.uint8), "tflite.int8.logits": expected}
+    golden = write_golden(folder, vectors, {"logits": 0.5}, Tolerance(steps))
+    manifest = Bundle.open(BUNDLES / "cifar10-base").manifest.model_copy(update={"golden": golden})
+    runner = _Off(expected, 0.5, 0.99 * steps)
+    assert replay(Bundle(folder, manifest), runner, *INT8).largest_steps <= steps
 
 
 def test_what_keeps_the_usual_tolerance_and_what_is_beyond_all_of_them_are_held_to_it() -> None:
