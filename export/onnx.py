@@ -28,6 +28,9 @@ from export.onnx_convolutions import (
 
 OPSET = 18
 OPSET_INT8 = 19
+FLOAT16_RANGE = (2.0**-24, 65504.0)
+"""The smallest and the largest positive number of IEEE 754's binary16."""
+
 INPUT = "pixels"
 _BODY_INPUT = "normalised"
 
@@ -224,9 +227,9 @@ def _in_float16(model: Any) -> Any:
     from onnxconverter_common import float16
 
     with warnings.catch_warnings():
-        # It warns of weights below float16's smallest value: they become it, or zero, as they must.
+        # It warns of weights beyond these bounds: they become the bound, as they must. Its own are narrower.
         warnings.simplefilter("ignore", UserWarning)
-        half = float16.convert_float_to_float16(model)
+        half = float16.convert_float_to_float16(model, *FLOAT16_RANGE)
     _copy_in_float16(half.graph)
     for output in half.graph.output:
         _cast_back(half.graph, output)

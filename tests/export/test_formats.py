@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -19,7 +20,7 @@ from edge.runners import open_runner
 from edge.runners.plans import Toolkit
 from edge.runners.tflite import TfliteRunner
 from export.job import Job
-from export.onnx import _optimised_again
+from export.onnx import _optimised_again, fp16
 from export.tensorrt import build_plan
 from train.data import load
 
@@ -48,6 +49,20 @@ def test_tflite_int8_holds_integers_only(bundle: Bundle) -> None:
     (pixels,), (logits,) = interpreter.get_input_details(), interpreter.get_output_details()
     assert (pixels["dtype"], pixels["quantization"]) == (np.int8, (1 / 128, 0))
     assert logits["dtype"] == np.int8
+
+
+def test_float16_reaches_as_far_as_its_format_does() -> None:
+    """The converter's own bounds, 1e-7 and 10,000, would halve the one bias and double the other's weights."""
+    pixels = keras.Input((4, 4, 3), batch_size=1, name="pixels")
+    conv = keras.layers.Conv2D(2, 1, name="conv")
+    model = keras.Model(pixels, keras.layers.Flatten(name="flat")(conv(pixels)))
+    conv.set_weights([np.full((1, 1, 3, 2), 2.0**-24, np.float32), np.float32([20_000.0, -60_000.0])])
+    half = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load_from_string(fp16(model)).graph.initializer
+    }
+    values = np.concatenate([value.ravel() for value in half.values() if value.dtype == np.float16])
+    assert {2.0**-24, 20_000.0, -60_000.0} <= {float(value) for value in values}
 
 
 def test_tflite_kernels_have_a_scale_for_each_channel(bundle: Bundle) -> None:
