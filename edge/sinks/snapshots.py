@@ -129,8 +129,8 @@ class SnapshotSink:
             try:
                 self._folder.add(shot.name, self._encoded(shot))
                 self.stored, self.trouble = self.stored + 1, ""
-            except (OSError, InputError) as error:
-                self.lost, self.trouble = self.lost + 1, str(error)
+            except Exception as error:  # whatever it is: an ended thread would hold up the stream's end
+                self.lost, self.trouble = self.lost + 1, str(error) or type(error).__name__
 
     def _encoded(self, shot: _Shot) -> bytes:
         import cv2

@@ -266,17 +266,17 @@ def test_messages_that_are_always_refused_hold_up_no_others_and_bring_none_twice
     """More of them than may be in flight; they stay in the outbox, and the reason names their topic."""
     made = broker()
     wanted = settings(tmp_path, made.port, needs_subscriber=True)
-    with contextlib.closing(Subscriber(made.port, "sightline/yard/#")) as subscriber:
-        with streaming(MqttSink(wanted)) as sink:
-            for track in range(1, 31):
-                sink.write(frame_at(track, "vault"), faces(track))
-            until(lambda: "sightline/vault/face_entered: a message was not taken" in sink.trouble)
-            for track in range(1, 6):
-                sink.write(frame_at(track, "yard"), faces(track))
-            until(lambda: len(subscriber.events) == 5)
-            time.sleep(2 * ASK_AGAIN_S + 0.5)  # the refused ones are sent again, twice
-            assert "No matching subscribers" in sink.trouble
-            assert sink.acknowledged == 5
+    yard = contextlib.closing(Subscriber(made.port, "sightline/yard/#"))
+    with yard as subscriber, streaming(MqttSink(wanted)) as sink:
+        for track in range(1, 31):
+            sink.write(frame_at(track, "vault"), faces(track))
+        until(lambda: "sightline/vault/face_entered: a message was not taken" in sink.trouble)
+        for track in range(1, 6):
+            sink.write(frame_at(track, "yard"), faces(track))
+        until(lambda: len(subscriber.events) == 5)
+        time.sleep(2 * ASK_AGAIN_S + 0.5)  # the refused ones are sent again, twice
+        assert "No matching subscribers" in sink.trouble
+        assert sink.acknowledged == 5
     entered = [event["track"] for event in subscriber.events if event["kind"] == "face_entered"]
     assert entered == [1, 2, 3, 4, 5]
     with contextlib.closing(Outbox(tmp_path / "outbox.sqlite")) as outbox:

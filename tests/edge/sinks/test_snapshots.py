@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -54,6 +55,22 @@ def test_results_are_drawn_into_the_picture_and_not_into_the_frame(tmp_path: Pat
     (path,) = tmp_path.iterdir()
     assert np.ptp(cv2.imread(str(path))) > 100
     assert (frame.pixels == 120).all()
+
+
+@pytest.mark.timeout(60)
+def test_an_encoder_that_fails_in_any_way_says_so_goes_on_and_lets_the_stream_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = opened(tmp_path, every_s=0.001, draw=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(cv2, "cvtColor", Mock(side_effect=MemoryError))
+        for at in range(10):
+            sink.write(noise(at), faces())
+        until(lambda: sink.trouble == "MemoryError")
+        until(lambda: sink.stored + sink.lost == 10)
+    sink.write(noise(11), faces())
+    sink.close()
+    assert (sink.stored, sink.lost, sink.trouble) == (1, 10, "")
 
 
 def test_one_so_often_of_each_camera(tmp_path: Path) -> None:
