@@ -160,12 +160,12 @@ def fit(
     run = _Run(lesson, lesson.compiled(), checkpoint, checkpoint_interval_s)
     if resume:
         run.resume()
-    metrics: Metrics = {}
-    for epoch in range(run.step // lesson.steps, lesson.recipe.epochs):
-        _train_epoch(run, epoch, watcher)
-        metrics = run.metrics | lesson.validate(run.model, epoch + 1)
-        run.history.append({"epoch": epoch + 1} | metrics)
-        watcher.epoch_done(epoch + 1, metrics)
+    try:
+        metrics = _train(run, watcher)
+    except KeyboardInterrupt:  # Between two batches, or while validating: weights, step and history agree.
+        if checkpoint.is_file():  # After the first minutes nothing is lost, before them nothing is left.
+            run.save()
+        raise
     return Trained(lesson.bare(run.model), metrics, run.seconds, tuple(run.history))
 
 
@@ -178,6 +178,17 @@ def cosine(recipe: AnyRecipe, steps: int) -> keras.optimizers.schedules.Learning
         warmup_target=recipe.learning_rate,
         warmup_steps=warmup,
     )
+
+
+def _train(run: _Run, watcher: Watcher) -> Metrics:
+    """The epochs that are not in the history yet; returns the last one's metrics."""
+    metrics: Metrics = {}
+    for epoch in range(len(run.history), run.lesson.recipe.epochs):
+        _train_epoch(run, epoch, watcher)
+        metrics = run.metrics | run.lesson.validate(run.model, epoch + 1)
+        run.history.append({"epoch": epoch + 1} | metrics)
+        watcher.epoch_done(epoch + 1, metrics)
+    return metrics
 
 
 def _train_epoch(run: _Run, epoch: int, watcher: Watcher) -> None:
@@ -195,9 +206,6 @@ def _train_epoch(run: _Run, epoch: int, watcher: Watcher) -> None:
     ):
         for inputs, targets in ready:
             if stopped.is_set():
-                # After the first minutes nothing is lost, before them nothing is left.
-                if run.checkpoint.is_file():
-                    run.save()
                 break
             run.save_when_due()
             run.model.reset_metrics()  # Not every version of Keras starts anew with each batch.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -27,8 +28,12 @@ from train.recipe import Recipe, load_recipe
 RECIPE = replace(load_recipe("lenet_digits"), epochs=3, flip=True)
 
 
+class Killed(BaseException):
+    """Nothing that runs afterwards may save anything."""
+
+
 class Recorder:
-    """Remembers what it is told; raises at step `stop`, as a kill would."""
+    """Remembers what it is told; at step `stop` it ends the training as a kill would."""
 
     def __init__(self, stop: int | None = None) -> None:
         self.steps: list[int] = []
@@ -38,7 +43,7 @@ class Recorder:
     def step_done(self, step: int, metrics: dict[str, float]) -> None:
         self.steps.append(step)
         if step == self._stop:
-            raise KeyboardInterrupt
+            raise Killed
 
     def epoch_done(self, epoch: int, metrics: dict[str, float]) -> None:
         self.epochs.append((epoch, metrics))
@@ -83,7 +88,7 @@ def test_a_resumed_training_gives_the_same_weights(
     """44 batches an epoch: broken off within one, after its last, after its first, before the very last."""
     assert steps_per_epoch(digits, RECIPE) == 44
     checkpoint = tmp_path / "x.keras"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(ClassifierLesson(RECIPE, digits, None), checkpoint, Recorder(stop), checkpoint_interval_s=0)
     recorder = Recorder()
     resumed = fit(ClassifierLesson(RECIPE, digits, None), checkpoint, recorder, resume=True)
@@ -95,6 +100,46 @@ def test_a_resumed_training_gives_the_same_weights(
     assert list(tmp_path.iterdir()) == [checkpoint]
 
 
+class Interrupted(ClassifierLesson):
+    """Ctrl-C in the last batch of the first epoch, or while it is validated, once."""
+
+    def __init__(self, digits: LabelledImages, while_validating: bool) -> None:
+        super().__init__(RECIPE, digits, None)
+        self.while_validating, self.once = while_validating, True
+
+    def batches(self, epoch: int, done: int) -> Iterator[tuple[Any, Any]]:
+        yield from super().batches(epoch, done)
+        self._press(not self.while_validating)
+
+    def validate(self, model: keras.Model, epoch: int) -> dict[str, float]:
+        self._press(self.while_validating)
+        return super().validate(model, epoch)
+
+    def _press(self, here: bool) -> None:
+        if here and self.once:
+            self.once = False
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("while_validating", [False, True])
+def test_ctrl_c_at_the_end_of_an_epoch_loses_none_of_it(
+    while_validating: bool,
+    digits: LabelledImages,
+    unbroken: tuple[Trained, Recorder],
+    tmp_path: Path,
+) -> None:
+    lesson, checkpoint, first = Interrupted(digits, while_validating), tmp_path / "x.keras", Recorder()
+    with pytest.raises(KeyboardInterrupt):
+        fit(lesson, checkpoint, first, checkpoint_interval_s=0)
+    assert (first.steps[-1], first.epochs) == (44, [])
+    recorder = Recorder()
+    resumed = fit(lesson, checkpoint, recorder, resume=True)
+    assert recorder.steps == list(range(45, 3 * 44 + 1))
+    assert recorder.epochs == unbroken[1].epochs
+    assert resumed.history == unbroken[0].history
+    assert weights_sha256(resumed.model) == weights_sha256(unbroken[0].model)
+
+
 def test_dropout_and_adam_resume_to_the_same_weights(digits: LabelledImages, tmp_path: Path) -> None:
     """What is drawn at random in a layer, and what an optimiser remembers, are in the checkpoint too."""
     changes = {"dropout": 0.5, "optimiser": "adam", "learning_rate": 0.001, "schedule": "step", "l2": 0.001}
@@ -102,7 +147,7 @@ def test_dropout_and_adam_resume_to_the_same_weights(digits: LabelledImages, tmp
     few = digits.take(np.arange(320), " 320")
     whole = fit(ClassifierLesson(recipe, few, None), tmp_path / "x.keras", Recorder())
     checkpoint = tmp_path / "y.keras"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(ClassifierLesson(recipe, few, None), checkpoint, Recorder(5), checkpoint_interval_s=0)
     resumed = fit(ClassifierLesson(recipe, few, None), checkpoint, Recorder(), resume=True)
     assert weights_sha256(resumed.model) == weights_sha256(whole.model)
@@ -183,7 +228,7 @@ def test_a_diverging_training_is_stopped(digits: LabelledImages, tmp_path: Path)
 
 
 def stopped(digits: LabelledImages, path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):
         fit(ClassifierLesson(RECIPE, digits, None), path, Recorder(2), checkpoint_interval_s=0)
 
 
