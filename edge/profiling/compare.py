@@ -176,6 +176,7 @@ def print_comparison(found: Comparison, warnings: Sequence[str] = ()) -> None:
 def comparison_table(found: Comparison) -> Table:
     """A line for each stage and percentile."""
     from rich.table import Table
+    from rich.text import Text
 
     how = "rounds in turn, paired" if found.paired else "one run of each"
     table = Table(title=f"B against A, ms ({how})", title_justify="left")
@@ -187,5 +188,5 @@ def comparison_table(found: Comparison) -> Table:
         stage = cell.stage
         figures = (f"{cell.a:.3f}", f"{cell.b:.3f}", f"{cell.difference:+.3f}", f"{cell.margin:.3f}")
         style = {"faster": "green", "slower": "red"}.get(cell.verdict, "dim")
-        table.add_row(name, percent_name(cell.percent), *figures, f"[{style}]{cell.verdict}[/]")
+        table.add_row(name, percent_name(cell.percent), *figures, Text(cell.verdict, style))
     return table

@@ -63,10 +63,11 @@ def block_length(values: Values) -> int:
 
 
 def _rank_autocorrelation(values: Values) -> float:
-    """Of neighbours, -1 to 1; 0.0 where nothing varies."""
-    if len(values) < 3:
+    """Of neighbours, -1 to 1; 0.0 where nothing varies. Equal values share the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    if len(values) < 3 or len(counts) == 1:
         return 0.0
-    ranks = np.argsort(np.argsort(values)).astype(float)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
     ranks -= ranks.mean()
     return float((ranks[1:] * ranks[:-1]).sum() / (ranks * ranks).sum())
 

@@ -18,7 +18,14 @@ from edge.frame import STAGES
 from edge.profiling import stats
 from edge.profiling.compare import compare_timings
 from edge.profiling.rows import Timings
-from edge.profiling.stats import block_length, differences, intervals, percentiles, student
+from edge.profiling.stats import (
+    _rank_autocorrelation,
+    block_length,
+    differences,
+    intervals,
+    percentiles,
+    student,
+)
 
 
 @pytest.mark.parametrize("kind", ["alone", "in_turn"])
@@ -92,7 +99,13 @@ def test_blocks_are_longer_where_neighbours_are_more_alike() -> None:
         alike[at] = 0.95 * alike[at - 1] + independent[at]
     assert block_length(independent) == math.ceil(math.sqrt(2000))
     assert block_length(alike) > 1.5 * block_length(independent)
-    assert block_length(np.ones(20)) <= 2
+
+
+def test_equal_values_are_not_alike_for_their_places() -> None:
+    """A constant has no order, and one of two values at random has no neighbours that are more alike than others."""
+    assert block_length(np.ones(2000)) == math.ceil(math.sqrt(2000))
+    coins = np.random.default_rng(0).integers(0, 2, 1_000_000).astype(float)
+    assert abs(_rank_autocorrelation(coins)) < 0.005
 
 
 @pytest.mark.parametrize("alike", [0.0, 0.7])
@@ -131,6 +144,8 @@ def test_the_command_says_which_is_slower(command: Callable[..., Any], tmp_path:
     assert ended.code == 0
     assert "B is slower than A: age p50 +" in ended.out
     assert "One run of each" in ended.out
+    assert "slower" in ended.out
+    assert "[" not in ended.out, "markup that nobody reads"
     assert "Cannot tell B from A: age p50" in command("profile", "compare", a, a).out
 
 
