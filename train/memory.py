@@ -36,22 +36,31 @@ def check_memory(needed: int, what: str, fix: str) -> None:
         )
 
 
-def check_batch(model: keras.Model, batch_size: int) -> None:
+def check_batch(model: keras.Model, batch_size: int, picture: tuple[int, ...]) -> None:
     """Whether a training step fits: every layer's output is kept for the way back.
 
-    That is the least it takes, so what passes may still be too much.
+    That is the least it takes, so what passes may still be too much. `picture` is the inputs' shape (H, W, C): a
+    detector's network is open in its size.
 
     Raises:
         InputError: it does not fit; the message names a batch size that may.
     """
     available = available_bytes()
     weights = COPIES * FLOAT_BYTES * model.count_params()
-    picture = FLOAT_BYTES * sum(_values(layer) for layer in model.layers)
-    if available is None or weights + batch_size * picture <= available:
+    each = FLOAT_BYTES * sum(_values(layer) for layer in _sized(model, picture).layers)
+    if available is None or weights + batch_size * each <= available:
         return
-    fitting = max(0, available - weights) // max(1, picture)
+    fitting = max(0, available - weights) // max(1, each)
     advice = f"Try batch_size={2 ** int(math.log2(fitting))}." if fitting else "Take a smaller network."
-    check_memory(weights + batch_size * picture, f"{model.name} and a batch of {batch_size} pictures", advice)
+    check_memory(weights + batch_size * each, f"{model.name} and a batch of {batch_size} pictures", advice)
+
+
+def _sized(model: keras.Model, picture: tuple[int, ...]) -> keras.Model:
+    import keras
+
+    if None not in model.input_shape[1:]:
+        return model
+    return keras.models.clone_model(model, input_tensors=keras.Input(picture))
 
 
 def _values(layer: keras.Layer) -> int:

@@ -95,7 +95,7 @@ def quick(lesson: Lesson) -> Sanity:
     model = lesson.compiled()
     inputs, targets = _examples(lesson, LOOKED_AT if lesson.about.task == "classification" else 1)
     batch_size = min(len(inputs), lesson.recipe.batch_size)
-    check_batch(model, batch_size)
+    check_batch(model, batch_size, inputs.shape[1:])
     numbers = _numbers(inputs)
     if not numbers.passed:
         return Sanity((numbers,), ())

@@ -5,13 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import keras
 import pytest
 
 from edge.errors import InputError
 from train import memory
 from train.data import load
+from train.detection.loss import joined_heads
 from train.memory import available_bytes, check_batch, check_memory, memory_errors_told
+from train.models.face import face
 from train.models.lenet import lenet5
+
+PICTURE = (32, 32, 3)
 
 
 def test_this_machine_has_some() -> None:
@@ -44,24 +49,38 @@ def test_the_advised_batch_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     model = lenet5(32, 32, 10)
     monkeypatch.setattr(memory, "available_bytes", lambda: 5_000_000)
     with pytest.raises(InputError, match="a batch of 4096") as refused:
-        check_batch(model, 4096)
+        check_batch(model, 4096, PICTURE)
     advised = re.search(r"batch_size=(\d+)", str(refused.value))
     assert advised is not None
-    check_batch(model, int(advised[1]))
+    check_batch(model, int(advised[1]), PICTURE)
     with pytest.raises(InputError):
-        check_batch(model, 2 * int(advised[1]))
+        check_batch(model, 2 * int(advised[1]), PICTURE)
+
+
+def test_a_network_that_is_open_in_its_size_is_counted_at_the_pictures_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`face` keeps 10.6 MB of a crop of 256x256 pixels, layer by layer."""
+    heads = face(None, None)
+    model = keras.Model(heads.input, joined_heads(heads.outputs))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 200_000_000)
+    with pytest.raises(InputError, match=r"Try batch_size=16\."):
+        check_batch(model, 32, (256, 256, 3))
+    check_batch(model, 16, (256, 256, 3))
+    with pytest.raises(InputError, match=r"Try batch_size=4\."):
+        check_batch(model, 16, (512, 512, 3))
 
 
 def test_weights_that_do_not_fit_ask_for_a_smaller_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: 500_000)
     with pytest.raises(InputError, match="smaller network"):
-        check_batch(lenet5(32, 32, 10), 1)
+        check_batch(lenet5(32, 32, 10), 1, PICTURE)
 
 
 def test_unknown_memory_is_no_reason_to_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: None)
     check_memory(10**18, "All the world's pictures", "")
-    check_batch(lenet5(32, 32, 10), 10**12)
+    check_batch(lenet5(32, 32, 10), 10**12, PICTURE)
 
 
 def test_pictures_that_do_not_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,12 +25,14 @@ from train.detection.recipe import DetectorRecipe
 from train.detection.style import with_one_style
 from train.detection.unlabelled import read_places, with_ignored
 from train.fit import About, Metrics, cosine
+from train.memory import available_bytes
 from train.optimiser import KernelAdamW
 from train.speed import fast_form
 from train.weights import load_keras
 
 MEMORY_BYTES = 6 << 30
-"""Decoded pictures are kept up to so many bytes; the others are read again each epoch."""
+"""Decoded pictures are kept up to so many bytes, or half of what is free where that is less; the others are read
+again each epoch."""
 
 LONGEST_SIDE = 640
 """Larger pictures are shrunk when they are read: they would only be shrunk in each crop."""
@@ -170,13 +172,15 @@ class _Pictures:
 
     def __init__(self, data: BoxedImages) -> None:
         self._data, self._bytes = data, 0
+        free = available_bytes()
+        self._most = MEMORY_BYTES if free is None else min(MEMORY_BYTES, free // 2)
         self._kept: dict[int, Picture] = {}
 
     def __getitem__(self, index: int) -> Picture:
         if index in self._kept:
             return self._kept[index]
         picture = self._read(index)
-        if self._bytes + picture.pixels.nbytes <= MEMORY_BYTES:
+        if self._bytes + picture.pixels.nbytes <= self._most:
             self._kept[index] = picture
             self._bytes += picture.pixels.nbytes
         return picture

@@ -16,7 +16,7 @@ import pytest
 from edge.errors import InputError
 from train.card import read_card, weights_sha256
 from train.detection.data import load_boxed
-from train.detection.lesson import DetectorLesson, grow
+from train.detection.lesson import DetectorLesson, _Pictures, grow
 from train.detection.loss import FACE, IGNORED
 from train.detection.recipe import DetectorRecipe
 from train.detection.unlabelled import read_places, with_ignored
@@ -43,6 +43,18 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """A detector of the same form with few channels."""
     widths = Widths(stem=(8, 16), stage=16, pairs=(1, 1, 1), inner=(16, 16, 8), fine=8)
     monkeypatch.setattr("train.models.face.tiny", lambda h, w: _detector(h, w, widths), raising=False)
+
+
+def test_pictures_are_kept_in_half_of_the_free_memory_at_most(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load_boxed(folder, "train")
+    size = _Pictures(data)[0].pixels.nbytes
+    monkeypatch.setattr("train.detection.lesson.available_bytes", lambda: 2 * size)
+    kept = _Pictures(data)
+    first = kept[0]
+    assert kept[0] is first
+    assert kept[1] is not kept[1]
 
 
 @pytest.fixture
