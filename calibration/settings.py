@@ -23,7 +23,7 @@ class Settings(BaseModel):
         equalise: balance the channels of neighbouring layers, see `calibration.equalise`.
         through_swish: and through swish and hard-swish, which costs a layer each, see `calibration.gates`.
         adaround: learn which way each weight rounds, see `calibration.adaround`.
-        bias_correction: take the mean error of each layer out of its bias, see `calibration.bias`.
+        bias_correction: take the mean error of each layer out of its bias, see `calibration.calibrate`.
         qat: the weights were trained with these ranges and with rounding, see `calibration.qat`.
         float_layers: convolutions that stay in float, with the activation that is fused into each.
     """

@@ -200,7 +200,8 @@ def _matched(test: BoxedImages, found: _Faces) -> list[Matched]:
 
 def _others(train: BoxedImages, watched: Samples) -> BoxedImages:
     """Training pictures, evenly spaced, that were not watched."""
-    rest = tuple(image for image in train.images if str(image.image_id) not in set(watched.ids))
+    known = set(watched.ids)
+    rest = tuple(image for image in train.images if str(image.image_id) not in known)
     return every_nth(BoxedImages(rest, train.source), JUDGED)
 
 

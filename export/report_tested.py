@@ -61,8 +61,9 @@ def _open(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield (
             "TensorRT",
             "No engine was built or run when this page was written: an engine belongs to one device. On it, "
-            "<code>sightline build BUNDLE</code> builds it and repeats the golden vectors. What the ONNX files lose "
-            "here, they lose in ONNX Runtime, whose int8 rounds where TensorRT's does, but not in the same kernels.",
+            "<code>sightline build BUNDLE</code> builds it, and a daemon repeats the golden vectors before it serves. "
+            "What the ONNX files lose here, they lose in ONNX Runtime, whose int8 rounds where TensorRT's does, but "
+            "not in the same kernels.",
         )
     yield (
         "Speed, memory, power",

@@ -149,8 +149,9 @@ def profile_in_turn(
         raise InputError(f"--interleave is {rounds}: expected at least 2 rounds; 10 or more tell more.")
     each = math.ceil(wanted.enough / rounds)
     with ExitStack() as stack:
-        opened = [Cascade.open(one.chosen(), one.score_threshold) for one in both]
-        models = [stack.enter_context(closing(cascade)) for cascade in opened]
+        models = [
+            stack.enter_context(closing(Cascade.open(one.chosen(), one.score_threshold))) for one in both
+        ]
         sampler = stack.enter_context(_sampler())
         rows, seconds = (Rows(), Rows()), [0.0, 0.0]
         for number in range(rounds):

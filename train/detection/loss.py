@@ -1,7 +1,7 @@
 """A detector's loss: which cells answer for which face, and what each of them did wrong.
 
 Assignment is SimOTA (Ge et al. 2021, YOLOX, arXiv 2107.08430, section 2.1), as YuNet uses it. The score
-learns the overlap of its own box (quality focal loss, Li et al. 2020, arXiv 2006.04388, equation 5), the
+learns the overlap of its own box (quality focal loss, Li et al. 2020, arXiv 2006.04388, equation 2), the
 box learns by distance-IoU (Zheng et al. 2020, arXiv 1911.08287). Written in `keras.ops`, for any backend.
 """
 
