@@ -28,7 +28,7 @@ from edge.files import write_text
 from train.card import card_path, read_card
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
-from train.weights import in_float32, load_keras
+from train.weights import in_float32, load_network
 
 WIDEST = 400
 """Columns that a table may take where the terminal has fewer."""
@@ -43,7 +43,7 @@ WIDEST = 400
 def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:
-        network = in_float32(load_keras(model))
+        network = in_float32(load_network(model))
         spec = read_card(model).input if card_path(model).exists() else _own_input(network, data)
         if is_boxed(data):
             network = resized(network, spec.height, spec.width)

@@ -21,9 +21,8 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from calibration.fold import fold, without
+from calibration.fold import fold
 from calibration.graph import Graph, Node, build, call_layer, read
-from calibration.lower import activation_of
 from calibration.options import SAMPLES
 from calibration.plan import Plan, provenance, range_plan, scales_of
 from calibration.quantize import PIXELS, SMALLEST_SCALE
@@ -37,7 +36,7 @@ from train.card import Card, QatStart
 from train.fit import Lesson, Metrics, Trained
 from train.job import Job
 from train.recipe import AnyRecipe, Recipe
-from train.weights import load_keras
+from train.weights import load_network
 
 LEAST_NORMAL = 2.0**-14
 """The smallest float16 with a full mantissa; below it the steps are equal, 2**-24."""
@@ -155,17 +154,6 @@ def with_weights(graph: Graph, model: keras.Model) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def _to_logits(graph: Graph) -> Graph:
-    """Without the softmax at its end, if it has one: the lessons' losses expect logits, and it has no weights."""
-    ends = set()
-    for name in graph.outputs.values():
-        node = graph[name]
-        while node.kind == "Reshape":
-            node = graph[node.inputs[0]]
-        ends.add(node.name)
-    return without(graph, lambda node: node.name in ends and activation_of(node) == "softmax")
-
-
 def _keras_layer(layer: Any, node: Node) -> Any:
     """Keras's own where `calibration.graph.make_layer` has one for converters, which no file could hold."""
     if node.kind == "HardSwish":
@@ -201,7 +189,7 @@ class QatLesson:
     def compiled(self) -> keras.Model:
         """The rounding network, with the optimiser and the loss of the lesson."""
         fresh = self._lesson.compiled()
-        model = rounding_network(_to_logits(self._graph), self.start)
+        model = rounding_network(self._graph, self.start)
         if model.output_shape != fresh.output_shape:
             raise InputError(
                 f"The model to start from gives {model.output_shape}, recipe {self.recipe.name} trains "
@@ -265,7 +253,7 @@ class QatJob(Job):
 
     def lesson(self) -> QatLesson:
         """Read model and data; raises InputError where they are wrong, or the network has no int8 form."""
-        graph = fold(read(load_keras(self.start)))
+        graph = fold(read(load_network(self.start)))
         lesson: Lesson = resolve(self.recipe.lesson).of(self.recipe, self.data, self.out)
         if lesson.about.task != "classification":
             raise InputError(

@@ -27,7 +27,7 @@ from train.card import Card, card_path, read_card
 from train.data import load
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
-from train.weights import in_float32, load_keras
+from train.weights import in_float32, load_keras, without_softmax
 
 
 def _number(_: click.Context, option: click.Parameter, value: float) -> float:
@@ -89,7 +89,7 @@ def export(
     wanted_precisions = _names(precisions, PRECISIONS, "precision")
     for folder in filter(None, (out, shipped)):
         _check_folder(folder, model)
-    network = in_float32(load_keras(model))
+    network = _network(model)
     card = _card(model, network, data, _size(size) if size else None)
     if card.task == "faces":
         network = resized(network, card.input.height, card.input.width)
@@ -124,6 +124,17 @@ def export(
         console.print(f"Shipped bundle: {ship(bundle, shipped).folder}")
     if "tensorrt" in wanted_formats:
         _build_plans(bundle, job.precisions)
+
+
+def _network(path: Path) -> Any:
+    """The model to export, in float32 and to its logits."""
+    loaded = load_keras(path)
+    network = without_softmax(loaded)
+    if network is not loaded:
+        click.echo(
+            f"{path} ends in a softmax: the bundle gives the logits before it, of which `run` takes one."
+        )
+    return in_float32(network)
 
 
 def _names(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:

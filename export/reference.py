@@ -14,7 +14,7 @@ from calibration.plan import Plan
 from edge.bundle import Reference
 from edge.files import sha256
 from train.card import Card, QatStart
-from train.weights import in_float32, load_keras
+from train.weights import in_float32, load_network
 
 ITSELF = "the exported model itself, in float"
 
@@ -46,7 +46,7 @@ def compared_with(path: Path, model: Any, card: Card, plan: Plan | None) -> Comp
         return Compared(model, Reference(kind="trained", words=words, sha256=sha256(path)))
     words = f"{found.name}, the float model that quantization-aware training started from"
     return Compared(
-        in_float32(load_keras(found)), Reference(kind="origin", words=words, sha256=sha256(found))
+        in_float32(load_network(found)), Reference(kind="origin", words=words, sha256=sha256(found))
     )
 
 

@@ -76,10 +76,10 @@ def _views(
     """What the classifiers see: its name, the images, and their rows for training and test."""
     from train.baselines import feature_rows, pixel_rows, without_last_layer
     from train.card import read_card
-    from train.weights import load_keras
+    from train.weights import load_network
 
     # A wrong model must be told before minutes are spent on pixels.
-    network, card = (load_keras(features), read_card(features)) if features else (None, None)
+    network, card = (load_network(features), read_card(features)) if features else (None, None)
     pair = _loaded(data, PIXELS, limit, skip_corrupt)
     yield "pixels", pair, (pixel_rows(pair[0]), pixel_rows(pair[1]))
     if network is not None and card is not None:

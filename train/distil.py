@@ -22,7 +22,7 @@ from train.data import LabelledImages
 from train.evaluate import check_labels
 from train.recipe import Recipe
 from train.speed import fast_form
-from train.weights import load_keras
+from train.weights import load_network
 
 MOST_VIEWS = 64
 """Of one image; each costs two bytes a class and image, and one run of the teacher."""
@@ -45,7 +45,7 @@ class Teacher:
                 f"A teacher's answers are kept for at most {MOST_VIEWS} views of an image, shift_px="
                 f"{recipe.shift_px} with teacher_step={recipe.teacher_step} makes {views}. Raise teacher_step."
             )
-        model = load_keras(Path(recipe.teacher))
+        model = load_network(Path(recipe.teacher))
         _check(model, data, recipe)
         self._model = fast_form(model, recipe.teacher_precision)
         self._known = np.zeros((views, len(data)), np.bool_)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import keras
 
     from edge.model import Model
+    from train.card import Card
 
 Advance = Callable[[int], object]
 """Told after each part how many images were done, for a progress bar."""
@@ -75,15 +76,43 @@ def open_subject(model: str, backend: str = "auto", precision: str = "auto") -> 
 
 def _keras_subject(path: Path, backend: str, precision: str) -> Subject:
     from train.card import read_card
-    from train.weights import load_keras
+    from train.weights import load_network
 
     if backend not in ("auto", "keras") or precision not in ("auto", "fp32"):
         raise InputError(
             f"{path} is a Keras model, which runs on the backend keras in fp32, not on {backend} "
             f"{precision}. Give a bundle: `sightline export` makes one."
         )
-    model, card = load_keras(path), read_card(path)
+    model, card = load_network(path), read_card(path)
+    _check_card(path, model, card)
     return Subject(card.name, card.task, card.labels, card.input, "keras", "fp32", model)
+
+
+def _check_card(path: Path, model: keras.Model, card: Card) -> None:
+    """A card may be written by hand: raises InputError where the network takes or gives something else."""
+    takes = [tuple(tensor.shape)[1:] for tensor in model.inputs]
+    gives = [tuple(tensor.shape)[1:] for tensor in model.outputs]
+    picture, classes = (card.input.height, card.input.width, 3), len(card.labels)
+    if len(takes) != 1 or not _may_be(takes[0], picture):
+        raise InputError(
+            f"{path} takes {_shapes(takes)}; its card says pictures of {picture}. Mend the one or the other."
+        )
+    if card.task == "classification" and gives != [(classes,)]:
+        raise InputError(
+            f"{path} gives {_shapes(gives)}; its card names {classes} classes, which are one output ({classes},). "
+            "Mend the one or the other."
+        )
+
+
+def _may_be(shape: tuple[int | None, ...], wanted: tuple[int, ...]) -> bool:
+    """None is any size."""
+    return len(shape) == len(wanted) and all(
+        found in (None, size) for found, size in zip(shape, wanted, strict=True)
+    )
+
+
+def _shapes(shapes: list[tuple[int | None, ...]]) -> str:
+    return ", ".join(map(str, shapes))
 
 
 @dataclass(frozen=True)

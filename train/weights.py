@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import InputError
 from edge.files import whole_file
@@ -37,6 +37,42 @@ def load_keras(path: Path) -> keras.Model:
             f"{path} is not a Keras model that can be loaded ({first_line}). "
             "Expected a .keras file of Keras 3 without Lambda layers; train or save it anew."
         ) from error
+
+
+def load_network(path: Path) -> keras.Model:
+    """As `load_keras`, without the softmax that a classifier may end in: tasks, losses and golden vectors want
+    logits.
+    """
+    return without_softmax(load_keras(path))
+
+
+def without_softmax(model: keras.Model) -> keras.Model:
+    """The same network, its scores before the softmax that it ends in; as it is where it ends in none.
+
+    Probabilities would go through a softmax again wherever a classifier's answer is read: of ten classes none could
+    have more than e / (e + 9) = 0.23.
+    """
+    if len(model.outputs) != 1:
+        return model
+    keras, made_by = import_keras(), model.outputs[0]._keras_history
+    last = made_by.operation
+    if hasattr(last, "layers"):
+        other: Any = without_softmax(last)
+        if other is last:
+            return model
+    elif type(last).__name__ == "Softmax" and getattr(last, "axis", -1) in (
+        -1,
+        1,
+    ):  # Keras's layer or operation
+        before = last._inbound_nodes[made_by.node_index].input_tensors[0]
+        return keras.Model(model.input, before, name=model.name)
+    elif getattr(getattr(last, "activation", None), "__name__", "") == "softmax":
+        other = type(last).from_config(last.get_config() | {"activation": "linear"})
+    else:
+        return model
+    copy = keras.models.clone_model(model, clone_function=lambda layer: other if layer is last else layer)
+    other.set_weights(last.get_weights())
+    return copy
 
 
 def in_float32(model: keras.Model) -> keras.Model:

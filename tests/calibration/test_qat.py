@@ -169,19 +169,6 @@ def test_a_kernel_is_rounded_to_the_plans_integers(seed: int, size: float, depth
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_a_softmax_at_the_end_changes_nothing_of_a_training(case: Case, tmp_path: Path) -> None:
-    ended = fold(read(keras.Model(case.model.input, layers.Softmax(name="shares")(case.model.output))))
-    recipe = replace(RECIPE, epochs=1)
-    lessons = [case.lesson(recipe, graph) for graph in (case.graph, ended)]
-    plain, softmax = (
-        fit(lesson, tmp_path / f"{index}.keras", Quiet()).model for index, lesson in enumerate(lessons)
-    )
-    assert any(layer.name == "shares" for layer in softmax.layers)
-    for wanted, found in zip(plain.get_weights(), softmax.get_weights(), strict=True):
-        np.testing.assert_array_equal(found, wanted)
-    assert lessons[1].plan(softmax).ranges["shares"] == (0, 255 / 256)
-
-
 def test_the_gradient_goes_straight_through_the_rounding() -> None:
     values = tf.constant([-9.0, -1.04, 0.26, 0.9, 9.0])
     grid = quantize.asymmetric(-2, 3)

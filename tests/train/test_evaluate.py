@@ -9,14 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from edge.bundle import InputSpec
 from edge.files import sha256
-from train.card import card_path
+from train.card import Card, card_path, write_card
 from train.data import load
 from train.evaluate import Top1
 
@@ -111,8 +113,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory, linear: NDArray[np.float32]
 @pytest.fixture(scope="module")
 def keras_model(tmp_path_factory: pytest.TempPathFactory, linear: NDArray[np.float32]) -> Path:
     """The same map as a Keras model, whose input is (x - 128) / 128."""
-    import keras
-
     path = tmp_path_factory.mktemp("keras") / "linear.keras"
     model = keras.Sequential([keras.Input((SIZE, SIZE, 3)), keras.layers.Flatten(), keras.layers.Dense(10)])
     weights = linear[:-1] * (128 / 255)
@@ -216,6 +216,27 @@ def test_wrong_options_end_with_2(
     assert ended.code == 2
     assert words in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("takes", "end", "words"),
+    [
+        ((SIZE, SIZE, 3), (keras.layers.Dense(4),), "gives (4,); its card names 10 classes"),
+        ((SIZE, SIZE, 3), (), "gives (192,); its card names 10 classes"),
+        ((16, 16, 3), (keras.layers.Dense(10),), "takes (16, 16, 3); its card says pictures of (8, 8, 3)"),
+        ((SIZE, SIZE, 1), (keras.layers.Dense(10),), "takes (8, 8, 1); its card says pictures of (8, 8, 3)"),
+    ],
+)
+def test_a_model_that_is_not_what_its_card_says_is_refused(
+    takes: tuple[int, ...], end: tuple[Any, ...], words: str, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.keras"
+    keras.Sequential([keras.Input(takes), keras.layers.Flatten(), *end]).save(path)
+    spec = InputSpec(height=SIZE, width=SIZE, resize="crop")
+    write_card(Card(name="mine", labels=LABELS, input=spec), path)
+    for name in ("evaluate", "ensemble"):
+        ended = command(name, path, *([path] if name == "ensemble" else []), "--data", "digits")
+        assert (ended.code, words in ended.err) == (2, True), ended.err
 
 
 @pytest.mark.parametrize("missing", ["nowhere", "nowhere.keras"])

@@ -113,10 +113,10 @@ def _behind(subject: Subject, model: str) -> Behind:
     path, why = _keras_file(subject.model.manifest)
     if path is None:
         return Behind(None, None, why)
-    from train.weights import load_keras
+    from train.weights import load_network
 
     try:
-        return Behind(load_keras(path), read_card(path))
+        return Behind(load_network(path), read_card(path))
     except MissingPackageError as error:
         return Behind(None, None, f"Filters and layers are drawn from the Keras model {path}. {error}")
 

@@ -18,7 +18,7 @@ from train.data import LabelledImages, few
 from train.recipe import Recipe
 from train.transfer.stages import GRID, Cuts, cuts, features
 from train.transfer.strategy import FOLDS, Evidence, separation
-from train.weights import load_keras
+from train.weights import load_network
 
 HEAD = "logits"
 HEAD_SPREAD = 0.01
@@ -56,7 +56,7 @@ def open_source(path: Path, recipe: Recipe) -> Source:
         InputError: it is missing, no classifier, of another input size than the recipe's, or has no layer
             before its last one.
     """
-    loaded = load_keras(path)
+    loaded = load_network(path)
     card = read_card(path) if card_path(path).is_file() else None
     if card is not None and card.task != "classification":
         raise InputError(f"{path} is for {card.task}; --from without --qat starts from a classifier.")
