@@ -69,7 +69,7 @@ def fold(graph: Graph) -> Graph:
         InputError: a layer has no int8 form here; the message names it and those that have.
     """
     plain = without_idle_reshapes(without_effectless(graph))
-    _check_norms(plain)
+    _check_order(plain)
     plain = mean_apart(fold_norms(norm_first(lower(plain))))
     folded = without_unread(relu_first(without_idle_reshapes(dense_as_convolutions(plain))))
     for node in folded.nodes:
@@ -257,14 +257,20 @@ def without_unread(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(node for node in graph.nodes if node.name in needed))
 
 
-def _check_norms(graph: Graph) -> None:
+def _check_order(graph: Graph) -> None:
+    """Raises InputError for a layer that a rewrite would take for one with its channels last."""
     for node in graph.nodes:
-        axis = node.config.get("axis", -1)
+        axis, order = node.config.get("axis", -1), node.config.get("data_format") or "channels_last"
         if node.kind == "BatchNormalization" and axis not in (-1, len(node.shape), [-1], [len(node.shape)]):
-            raise InputError(
-                f"Layer '{node.name}' (BatchNormalization with axis={axis}) has no int8 form here: expected its "
-                f"channels last (axis=-1). {FLOAT_ALONE}"
-            )
+            what = f"axis={axis}"
+        elif node.kind == "Flatten" and order != "channels_last":
+            what = f"data_format={order}"
+        else:
+            continue
+        raise InputError(
+            f"Layer '{node.name}' ({node.kind} with {what}) has no int8 form here: expected its channels last. "
+            f"{FLOAT_ALONE}"
+        )
 
 
 def _check_supported(node: Node) -> None:

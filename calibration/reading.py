@@ -115,6 +115,10 @@ def _node(call: Any, parents: tuple[str, ...]) -> Node:
 
 def _weights(layer: Any) -> tuple[NDArray[np.float32], ...]:
     """A layer's weights; a low-rank adaptation (LoRA) is part of the kernel then."""
+    if mode := getattr(layer, "quantization_mode", None):
+        raise InputError(
+            f"Layer '{layer.name}' was quantized by Keras already ({mode}). Export the float model that it was made of."
+        )
     weights = layer.get_weights()
     if getattr(layer, "lora_enabled", False):
         bias = getattr(layer, "bias", None)

@@ -7,11 +7,12 @@ Nothing is downloaded.
 from __future__ import annotations
 
 import hashlib
-import pickle
-from collections.abc import Callable
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from edge.errors import InputError, MissingPackageError, SourceError
 from edge.pixels import Image, ResizeRule, fit
 from edge.sources import IMAGE_SUFFIXES
 from edge.sources.images import read_image as read_bgr
+from train.cifar10 import read_cifar10
 from train.memory import check_memory
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
@@ -163,6 +165,7 @@ class _ImageFiles:
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
     source: str
+    notes: tuple[str, ...] = ()
 
 
 def _reader(data: str) -> Callable[[str], LabelledImages | _ImageFiles]:
@@ -176,7 +179,7 @@ def _reader(data: str) -> Callable[[str], LabelledImages | _ImageFiles]:
         )
     for candidate in (folder, folder / CIFAR10_FOLDER):
         if (candidate / "batches.meta").is_file() or (candidate / "data_batch_1").is_file():
-            return lambda split: _cifar10(candidate, split)
+            return lambda split: LabelledImages(*read_cifar10(candidate, split), f"cifar10/{split}")
     return lambda split: _class_folders(folder, split)
 
 
@@ -201,111 +204,6 @@ def _digits(split: str) -> LabelledImages:
     )
 
 
-# -- CIFAR-10 -------------------------------------------------------------------------------------
-
-
-class _Array:
-    """Stands in for a pickled NumPy array: keeps its parts and computes nothing.
-
-    NumPy's own classes must not see a damaged file: their `__setstate__` believes what they are
-    told, and one wrong byte can corrupt the process's uint8 type or ask for gigabytes.
-    """
-
-    _state: Any = None
-
-    def __init__(self, *args: Any) -> None:
-        self.args = args
-
-    def __setstate__(self, state: Any) -> None:
-        self._state = state
-
-    def pixels(self) -> Image:
-        """The array; where its parts are no array of uint8 in C order, this raises what they lead to."""
-        _, shape, dtype, fortran, content = self._state
-        if dtype.args[0] not in (b"u1", "u1") or fortran:
-            raise ValueError(f"expected uint8, found {dtype.args[0]}")
-        pixels: Image = np.frombuffer(content, np.uint8).reshape(shape)
-        return pixels
-
-
-# The implementation in Python: the one in C allocates as much as a damaged file asks for.
-class _NoCode(pickle._Unpickler):
-    """CIFAR-10 is distributed as pickles, and a pickle may run code: this one builds arrays alone."""
-
-    _STANDS_FOR: ClassVar[dict[tuple[str, str], Any]] = {
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Array,
-        ("numpy.core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        # Python 3 writes bytes so when it writes for Python 2.
-        ("_codecs", "encode"): lambda text, _: text.encode("latin1"),
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return self._STANDS_FOR[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} has no place in an image batch") from None
-
-
-def _cifar10(folder: Path, split: str) -> LabelledImages:
-    names = ["test_batch"] if split == "test" else [f"data_batch_{i}" for i in range(1, 6)]
-    class_names = _cifar10_class_names(folder / "batches.meta")
-    batches = [_cifar10_batch(folder / name, len(class_names)) for name in names]
-    planes = np.concatenate([images for images, _ in batches])
-    return LabelledImages(
-        np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)),
-        np.concatenate([labels for _, labels in batches]),
-        class_names,
-        f"cifar10/{split}",
-    )
-
-
-def _cifar10_class_names(path: Path) -> tuple[str, ...]:
-    names = _unpickled(path).get(b"label_names")
-    if not isinstance(names, list) or not names or not all(isinstance(name, bytes) for name in names):
-        raise _not_cifar10(path, f"expected label_names, a list of names, found {_kind(names)}")
-    return tuple(name.decode(errors="replace") for name in names)
-
-
-def _cifar10_batch(path: Path, classes: int) -> tuple[Image, NDArray[np.int64]]:
-    """Images as uint8 (N, 3072), channel by channel, and labels below `classes`."""
-    content = _unpickled(path)
-    data, labels = content.get(b"data"), content.get(b"labels")
-    if not isinstance(data, _Array):
-        raise _not_cifar10(path, f"expected data, an array, found {_kind(data)}")
-    try:
-        images = data.pixels()
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise _not_cifar10(path, f"expected data, an array of uint8 ({error})") from error
-    if images.shape[1:] != (3072,):
-        raise _not_cifar10(path, f"expected data, rows of 3,072 pixels, found the shape {images.shape}")
-    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
-        raise _not_cifar10(path, f"expected labels, a list of whole numbers, found {_kind(labels)}")
-    if len(labels) != len(images) or not all(0 <= label < classes for label in labels):
-        raise _not_cifar10(path, f"expected a label from 0 to {classes - 1} for each of {len(images)} images")
-    return images, np.asarray(labels, np.int64)
-
-
-def _unpickled(path: Path) -> dict[bytes, Any]:
-    try:
-        with open(path, "rb") as stream:
-            content = _NoCode(stream, encoding="bytes").load()
-    except Exception as error:  # A damaged pickle may raise anything.
-        raise _not_cifar10(path, str(error) or type(error).__name__) from error
-    if not isinstance(content, dict):
-        raise _not_cifar10(path, f"expected a dictionary, found {_kind(content)}")
-    return content
-
-
-def _not_cifar10(path: Path, why: str) -> InputError:
-    return InputError(f"{path} is not a CIFAR-10 batch: {why}. Unpack the official archive anew.")
-
-
-def _kind(value: Any) -> str:
-    return "none" if value is None else type(value).__name__
-
-
 # -- a folder of class folders --------------------------------------------------------------------
 
 
@@ -319,12 +217,17 @@ def _class_folders(folder: Path, split: str) -> _ImageFiles:
         raise InputError(
             f"The class folders of {folder}/train and {folder}/test differ: {', '.join(sorted(differing))}."
         )
+    if not separate and "train" in {name.lower() for name in class_names}:
+        raise InputError(
+            f"{folder} holds the folders {', '.join(class_names[:NAMED])}; expected train/ and test/, each with one "
+            "folder a class, or one folder a class and neither of them. Rename the folder for testing to test."
+        )
+    files = [(path, label) for label, name in enumerate(class_names) for path in _visible(root / name)]
     found = [
         (path, label)
-        for label, name in enumerate(class_names)
-        for path in _visible(root / name)
+        for path, label in files
         if path.suffix.lower() in IMAGE_SUFFIXES
-        and (separate or _held_out(f"{name}/{path.name}") == (split == "test"))
+        and (separate or _held_out(f"{class_names[label]}/{path.name}") == (split == "test"))
     ]
     if len(class_names) < 2 or not found:
         raise InputError(
@@ -332,11 +235,29 @@ def _class_folders(folder: Path, split: str) -> _ImageFiles:
             f"Expected {CIFAR10_FOLDER}/ or DIR/<class>/*.jpg with at least two classes."
         )
     paths, labels = zip(*found, strict=True)
-    return _ImageFiles(paths, labels, class_names, f"{folder.resolve().name}/{split}")
+    source, notes = f"{folder.resolve().name}/{split}", _left_out(path for path, _ in files)
+    return _ImageFiles(paths, labels, class_names, source, notes)
+
+
+def _left_out(files: Iterable[Path]) -> tuple[str, ...]:
+    """What is in the class folders and is no picture by its name, for the notes."""
+    others = Counter(
+        path.suffix for path in files if path.suffix.lower() not in IMAGE_SUFFIXES and path.is_file()
+    )
+    return tuple(
+        f"left out {count} files {f'named *{suffix}' if suffix else 'without a suffix'}"
+        for suffix, count in sorted(others.items())
+    )
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    return tuple(entry.name for entry in _visible(folder) if entry.is_dir())
+    names = tuple(entry.name for entry in _visible(folder) if entry.is_dir())
+    for name in names:
+        if os.fsencode(name).decode(errors="replace") != name:
+            raise InputError(
+                f"The class folder {name!a} in {folder} has a name that is not UTF-8. Rename it: it becomes a label."
+            )
+    return names
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -349,7 +270,7 @@ def _visible(folder: Path) -> list[Path]:
 
 def _held_out(name: str) -> bool:
     """A fifth of all names, by hash: adding a picture never moves another one between the splits."""
-    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % 5 == 0
+    return int(hashlib.sha256(os.fsencode(name)).hexdigest(), 16) % 5 == 0
 
 
 def read_image(path: Path) -> Image:
@@ -373,7 +294,7 @@ def _decoded(
             labels.append(label)
     if broken and not (skip_corrupt and pictures):
         raise InputError(_corrupt(broken, files))
-    notes = (f"left out {_which(broken, files)}",) if broken else ()
+    notes = (*files.notes, *([f"left out {_which(broken, files)}"] if broken else []))
     images, classes = np.stack(pictures), np.asarray(labels, np.int64)
     return LabelledImages(images, classes, files.class_names, files.source, notes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +34,13 @@ def test_class_folders_are_split_by_name_and_brought_to_size(tmp_path: Path) -> 
     write_pictures(tmp_path / "dark", 30, grey=10)
     write_pictures(tmp_path / "light", 30, grey=200, size=(20, 30))
     (tmp_path / "light" / "notes.txt").write_text("not a picture")
+    (tmp_path / "light" / "move.gif").write_text("a picture, of a kind that is not read")
     (tmp_path / ".cache").mkdir()
     train, test = (load(str(tmp_path), split, 16, 24) for split in ("train", "test"))
     assert train.class_names == test.class_names == ("dark", "light")
     assert train.images.shape[1:] == (16, 24, 3)
     assert len(train) + len(test) == 60
+    assert train.notes == ("left out 1 files named *.gif", "left out 1 files named *.txt")
     assert 4 <= len(test) <= 20  # A fifth of 60 by hash.
     assert all(
         (image == (10, 200)[label]).all() for image, label in zip(test.images, test.labels, strict=True)
@@ -50,6 +53,28 @@ def test_another_picture_moves_none_between_the_splits(tmp_path: Path) -> None:
     before = len(load(str(tmp_path), "test"))
     (tmp_path / "a" / "000.png").rename(tmp_path / "a" / "zzz.png")
     assert abs(len(load(str(tmp_path), "test")) - before) <= 1
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "Test"), ("train",)])
+def test_a_folder_for_training_without_one_named_test_is_no_class(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in names:
+        write_pictures(tmp_path / name / "a", 3)
+        write_pictures(tmp_path / name / "b", 3)
+    with pytest.raises(InputError, match="Rename the folder for testing to test"):
+        load(str(tmp_path), "test")
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """Of pictures they do not matter; a class's becomes a label, which no card could hold."""
+    for name in ("a", "b"):
+        write_pictures(tmp_path / name, 20)
+    os.rename(tmp_path / "a" / "000.png", os.fsencode(tmp_path / "a") + b"/\xff\xfe.png")
+    assert sum(len(load(str(tmp_path), split)) for split in ("train", "test")) == 40
+    os.rename(tmp_path / "b", os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(InputError, match=r"'\\udcff' .* is not UTF-8"):
+        load(str(tmp_path), "test")
 
 
 def test_train_and_test_folders_are_taken_as_they_are(tmp_path: Path) -> None:
