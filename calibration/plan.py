@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import difflib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,10 +18,12 @@ from calibration.equalise import equalised, equalising_factors
 from calibration.fold import WEIGHTED
 from calibration.gates import gates_apart
 from calibration.graph import Graph, Node
+from calibration.lower import FIXED_RANGES, activation_of
 from calibration.observers import KEEP_RANGE, Progress
 from calibration.provenance import TOOLS, Provenance, graph_sha256, list_sha256
 from calibration.quantize import (
     PIXELS,
+    SMALLEST_SCALE,
     TensorParams,
     Up,
     asymmetric,
@@ -37,6 +40,12 @@ from edge.files import write_text
 from edge.machine import package_versions
 
 Values = tuple[float, ...]
+
+MOST_STEPS = 128
+"""Of a layer's output to one of its sums' own: half of what XNNPACK takes, see `wide_enough`."""
+
+LARGEST_SCALE = 65504.0
+"""Scales are float16 in the graph that TensorRT reads."""
 
 
 class Plan(BaseModel):
@@ -72,10 +81,10 @@ class Plan(BaseModel):
     @classmethod
     def _finite(cls, ranges: dict[str, Range]) -> dict[str, Range]:
         for name, (low, high) in ranges.items():
-            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            if not (low <= high and max(high, 0.0) - min(low, 0.0) <= 255 * LARGEST_SCALE):
                 raise InputError(
-                    f"The range of layer '{name}' is {low} to {high}; expected two finite numbers, the smaller "
-                    "first. The plan was damaged, or made by hand: calibrate anew."
+                    f"The range of layer '{name}' is {low} to {high}; expected two numbers, the smaller first, no "
+                    f"further apart than {255 * LARGEST_SCALE:.3g}, which is what int8's steps can span."
                 )
         return ranges
 
@@ -198,14 +207,26 @@ class Plan(BaseModel):
         measured = {node.name: node for node in observers.measured(ready)}
         for node in measured.values():
             _require(node.name in self.ranges, "range", node)
-        if unknown := sorted(self.ranges.keys() - measured.keys()):
-            raise InputError(
-                f"The plan has a range of '{unknown[0]}', which the network does not measure. The plan was damaged, or "
-                "made by hand: calibrate anew."
-            )
+        weighted = {node.name for node in ready.nodes if node.kind in WEIGHTED}
+        for what, named, known in (
+            ("a range", self.ranges, measured.keys()),
+            ("kernel scales", self.kernel_scales, weighted),
+            ("an equalisation", self.equalised, weighted),
+            ("a rounding", self.rounding, weighted),
+        ):
+            if unknown := sorted(named.keys() - known):
+                raise InputError(
+                    f"The plan has {what} of '{unknown[0]}', which the network does not have or measure. The plan was "
+                    "damaged, or made by hand: calibrate anew."
+                )
         for node in (node for node in ready.nodes if node.kind in WEIGHTED):
             if node.name not in self.float_layers:
-                _require(_are_factors(self.kernel_scales.get(node.name, ()), node), "kernel scales", node)
+                scales = self.kernel_scales.get(node.name, ())
+                fits = (
+                    _are_factors(scales, node)
+                    and SMALLEST_SCALE <= min(scales) <= max(scales) <= LARGEST_SCALE
+                )
+                _require(fits, "kernel scales", node)
             _require(_are_factors(self.equalised.get(node.name), node), "equalisation", node)
             for shifts in self.bias_shifts.values():
                 shift = shifts.get(node.name)
@@ -286,16 +307,41 @@ def range_plan(
     if settings.equalise:
         factors = equalising_factors(ready, observers.reach(ready, samples.images, progress))
         ready = equalised(ready, factors)
+    scales = scales_of(ready)
+    ranges = observers.ranges(ready, samples.images, settings.method, progress)
     return Plan(
         settings=settings,
-        ranges=observers.ranges(ready, samples.images, settings.method, progress),
-        kernel_scales=scales_of(ready),
+        ranges=wide_enough(ready, ranges, scales),
+        kernel_scales=scales,
         equalised=factors,
         samples=len(samples.images),
         sample_ids=samples.ids,
         source=samples.source,
         provenance=provenance(graph, samples, settings, preprocessing),
     )
+
+
+def wide_enough(graph: Graph, ranges: dict[str, Range], scales: Mapping[str, Values]) -> dict[str, Range]:
+    """The ranges, those of next to nothing widened: a layer that no image woke has none at all.
+
+    XNNPACK refuses a layer whose input's step, times the kernel's, is 256 times its output's (LiteRT 2.3).
+    """
+    wide = dict(ranges)
+    widths = {graph.nodes[0].name: 255 * PIXELS.scale}
+    for node in graph.nodes[1:]:
+        given = [widths[name] for name in node.inputs]
+        width = max(given)
+        if node.kind in WEIGHTED:
+            width *= max(scales[node.name])
+        elif node.kind == "Multiply":
+            width = math.prod(given) / 255 ** (len(given) - 1)
+        if node.name in ranges:
+            low, high = ranges[node.name]
+            if activation_of(node) not in FIXED_RANGES:
+                high = max(high, min(low, 0.0) + width / MOST_STEPS)
+            wide[node.name], width = (low, high), max(high, 0.0) - min(low, 0.0)
+        widths[node.name] = width
+    return wide
 
 
 def equalisable(graph: Graph, settings: Settings) -> Graph:

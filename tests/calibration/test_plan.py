@@ -110,6 +110,15 @@ def test_a_plan_survives_its_file(network: Any, pictures: Any, tmp_path: Path) -
     assert Plan.model_validate_json((tmp_path / "plan.json").read_bytes()) == plan
 
 
+def test_a_range_that_no_step_spans_is_refused(network: Any, pictures: Any, tmp_path: Path) -> None:
+    """TensorFlow's converter would end the process."""
+    plan = make_plan(fold(read(network)), pictures, "made")
+    name = next(iter(plan.ranges))
+    plan.model_copy(update={"ranges": {**plan.ranges, name: (-1e300, 1e300)}}).write(tmp_path / "plan.json")
+    with pytest.raises(InputError, match="which is what int8's steps can span"):
+        Plan.read(tmp_path / "plan.json")
+
+
 def _of_head(plan: Plan, **changes: Any) -> Plan:
     return plan.model_copy(update={name: change(getattr(plan, name)) for name, change in changes.items()})
 
@@ -124,6 +133,9 @@ def _of_head(plan: Plan, **changes: Any) -> Plan:
         ),
         ({"kernel_scales": lambda scales: {**scales, "head": (0.1,)}}, "kernel scales of layer 'head'"),
         ({"kernel_scales": lambda scales: {**scales, "head": (0.0,) * 4}}, "kernel scales of layer 'head'"),
+        ({"kernel_scales": lambda scales: {**scales, "head": (1e300,) * 4}}, "kernel scales of layer 'head'"),
+        ({"kernel_scales": lambda scales: {**scales, "haed": (0.1,) * 4}}, "kernel scales of 'haed', which"),
+        ({"equalised": lambda _: {"haed": (1.0,) * 4}}, "equalisation of 'haed', which"),
         ({"equalised": lambda _: {"head": (0.0,) * 4}}, "equalisation of layer 'head'"),
         ({"bias_shifts": lambda _: {"onnx": {"head": (math.nan,) * 4}}}, "bias correction of layer 'head'"),
         ({"rounding": lambda _: {"head": "AA=="}}, "rounding of layer 'head'"),

@@ -157,3 +157,22 @@ def test_brackets_in_a_folders_name_are_printed_as_they_are(export: Command, tmp
     code, said = export(_network(), "--precisions", "fp32", "--formats", "tflite", out="a [v2]")
     assert code == 0, said
     assert str(tmp_path / "a [v2]" / "report.html") in said
+
+
+def test_a_layer_that_no_image_wakes_stays_loadable(command: Callable[..., Any], tmp_path: Path) -> None:
+    """Its range is empty; XNNPACK takes no step that is so much smaller than the sums it is made of."""
+    keras.utils.set_random_seed(0)
+    asleep = keras.initializers.Constant(-50.0)
+    x = pixels = keras.Input((8, 8, 3))
+    for filters, kept in ((4, "valid"), (6, "same")):
+        x = layers.Conv2D(filters, 3, padding=kept, activation="relu", bias_initializer=asleep)(x)
+    y = layers.Conv2D(6, 3, activation="relu")(pixels)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([layers.Multiply()([x, y]), y]))
+    path = tmp_path / "asleep.keras"
+    keras.Model(pixels, layers.Dense(10)(x)).save(path)
+    options = ("--data", "digits", "--limit", 30, "--samples", 32, "--max-drop", 100, "--no-repair")
+    made = command("export", path, "--out", tmp_path / "asleep", *options, "--precisions", "int8")
+    assert made.code == 0, made.err
+    assert {(a.format, a.precision) for a in Bundle.open(tmp_path / "asleep").manifest.artefacts} == {
+        ("tflite", "int8"), ("onnx", "int8"),
+    }  # fmt: skip
