@@ -231,7 +231,8 @@ def _own_card(path: Path, network: Any, data: str, size: tuple[int, int] | None)
         width, height = size
     if not is_picture or height is None or width is None:
         raise InputError(
-            f"{path} takes {network.input_shape}; expected (None, height, width, 3), RGB as (x - 128) / 128."
+            f"{path} takes {network.input_shape}; expected (None, height, width, 3), RGB as (x - 128) / 128. "
+            "Build it with keras.Input((height, width, 3))."
         )
     spec = InputSpec(height=height, width=width, resize="letterbox" if boxed else "crop")
     if boxed:

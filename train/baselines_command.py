@@ -16,7 +16,7 @@ from rich.table import Table
 from edge.bundle import InputSpec
 from edge.console import open_console
 from edge.errors import InputError
-from edge.files import write_text
+from edge.files import check_could_write, write_text
 from train.commands import DATA_HELP
 from train.data import SPLITS, LabelledImages, check_classes, few, load
 from train.evaluate_command import images_of
@@ -52,6 +52,8 @@ def baselines(
     """Five kinds of classifier side by side, on raw pixels and on the features of a trained network."""
     from train.baselines import KINDS, compare, held_out
 
+    if json_path:
+        check_could_write(json_path)
     table, found = _baseline_table(), []
     for seen, pair, (train, test) in _views(data, features, limit, skip_corrupt):
         aside = held_out(pair[0])
@@ -141,6 +143,8 @@ def ensemble(
         raise InputError(
             f"An ensemble has at least two members, found {models[0]} alone. Name another model."
         )
+    if json_path:
+        check_could_write(json_path)
     with ExitStack() as opened:
         subjects = [opened.enter_context(closing(subject)) for subject in members_of(models)]
         members: list[Member] = []

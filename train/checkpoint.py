@@ -67,19 +67,22 @@ def load_checkpoint(path: Path, recipe: dict[str, Any], data_sha256: str) -> tup
     """
     if not path.is_file():
         raise InputError(f"Nothing to resume: {path} does not exist. Train without --resume.")
-    model = load_keras(path)
+    try:
+        model = load_keras(path)
+    except InputError as error:
+        raise InputError(f"The checkpoint {path} is damaged: remove it, and train anew. {error}") from error
     state = _state(path)
     differing = [key for key in recipe if state.recipe.get(key) != recipe[key]]
     if differing:
         key = differing[0]
         raise InputError(
             f"{path} belongs to another recipe: {key} was {state.recipe.get(key)!r}, now {recipe[key]!r}. "
-            "Resume with the same recipe and KEY=VALUE, or train without --resume."
+            "Resume with the same recipe and KEY=VALUE; to begin anew, remove it or choose another --out."
         )
     if state.data_sha256 != data_sha256:
         raise InputError(
             f"{path} was trained on other images (SHA-256 {state.data_sha256[:12]}…, now "
-            f"{data_sha256[:12]}…). Resume with the same --data, or train without --resume."
+            f"{data_sha256[:12]}…). Resume with the same --data; to begin anew, remove it or choose another --out."
         )
     _restore_seeds(model, path)
     return model, state
@@ -116,5 +119,5 @@ def _state(path: Path) -> State:
             return State(**json.loads(archive.read(STATE)))
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
-            f"{path} is a Keras model, but no checkpoint of ours ({error}). Train without --resume."
+            f"{path} is a Keras model, but no checkpoint of ours ({error}). Remove it, and train anew."
         ) from error

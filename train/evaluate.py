@@ -57,14 +57,15 @@ class Subject:
 
 
 def open_subject(model: str, backend: str = "auto", precision: str = "auto") -> Subject:
-    """Load a `.keras` file with its card, or a bundle by its folder or shipped name.
+    """Load a Keras file with its card, or a bundle by its folder or shipped name.
 
     Raises:
         InputError: it is missing or damaged, or does not run on that backend in that precision.
         BundleChanged: a file of the bundle has another hash than the manifest says.
     """
-    if Path(model).suffix == ".keras":
-        return _keras_subject(Path(model), backend, precision)
+    path = Path(model)
+    if path.suffix == ".keras" or path.is_file() or (path / "saved_model.pb").is_file():
+        return _keras_subject(path, backend, precision)
     from edge.model import Model
 
     opened = Model.open(Bundle.open(model), backend, precision)

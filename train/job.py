@@ -86,7 +86,7 @@ class Job:
                 "begin anew, remove it or choose another folder with --out."
             )
         if self.tensorboard is not None:
-            check_writable(self.tensorboard, "--tensorboard")
+            check_writable(self.tensorboard / self.recipe.name, "--tensorboard")
         if self.report:
             check_report(self.report_path)
         import_keras()

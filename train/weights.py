@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,10 @@ from train.backend import import_keras
 if TYPE_CHECKING:
     import keras
 
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+LONGEST = 200
+"""Characters of a message of Keras's: some hold a network's whole configuration."""
 
 OWN_LAYERS = "train.choices.structure"
 """Where a layer of ours is defined that a trained network may hold: Keras finds it once that is imported."""
@@ -25,6 +31,10 @@ def load_keras(path: Path) -> keras.Model:
         InputError: the file is missing, is no Keras model, or is refused by the safe mode.
         MissingPackageError: Keras is not installed.
     """
+    if (path / "saved_model.pb").is_file():
+        raise InputError(
+            f"{path} is a SavedModel of TensorFlow, which keeps no layers. Save the Keras model as a .keras file."
+        )
     if not path.is_file():
         raise InputError(f"No model {path}: expected a .keras file. `sightline train RECIPE` writes one.")
     keras = import_keras()
@@ -32,11 +42,25 @@ def load_keras(path: Path) -> keras.Model:
     try:
         return keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever its many deserialisers meet.
-        first_line = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{path} is not a Keras model that can be loaded ({first_line}). "
-            "Expected a .keras file of Keras 3 without Lambda layers; train or save it anew."
+            f"{path} is not a Keras model that can be loaded: {_why(path, str(error))}"
         ) from error
+
+
+def _why(path: Path, told: str) -> str:
+    """What is wrong with a file, and what to do, from its first bytes and Keras's message."""
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            older = file.read(len(HDF5)) == HDF5
+        return "it is an HDF5 file; name it .h5." if older else "it is damaged or cut short. Save it anew."
+    if unknown := re.search(r"Could not locate (?:class|function) '([^']+)'", told):
+        return (
+            f"it holds '{unknown[1]}', which is no part of Keras, and no file may bring code of its own. Build it from "
+            "Keras's layers."
+        )
+    first_line = told.strip().partition("\n")[0].rstrip(".")
+    shown = first_line if len(first_line) <= LONGEST else f"{first_line[:LONGEST]}…"
+    return f"{shown}. Expected a .keras file of Keras 3 without Lambda layers; train or save it anew."
 
 
 def load_network(path: Path) -> keras.Model:

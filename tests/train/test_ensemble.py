@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -118,3 +119,13 @@ def test_wrong_calls_end_with_2(models: list[Path], command: Callable[..., Any])
         ended = command("ensemble", *arguments, "--data", "digits")
         assert ended.code == 2, arguments
         assert words in ended.err
+
+
+def test_a_target_that_cannot_be_written_is_told_before_the_work(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("train.baselines_command.load", Mock(side_effect=AssertionError("work")))
+    monkeypatch.setattr("train.baselines_command.images_of", Mock(side_effect=AssertionError("work")))
+    for words in (("ensemble", "cifar10-nano", "cifar10-nano"), ("baselines",)):
+        ended = command(*words, "--data", "digits", "--json", tmp_path)
+        assert (ended.code, "it is a folder" in ended.err) == (2, True), ended.err

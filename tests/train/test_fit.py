@@ -260,6 +260,9 @@ def test_what_is_no_checkpoint_is_refused(digits: LabelledImages, tmp_path: Path
     lenet5(32, 32, 10).save(path)
     with pytest.raises(InputError, match="no checkpoint of ours"):
         fit(ClassifierLesson(RECIPE, digits, None), path, Recorder(), resume=True)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="is damaged: remove it, and train anew"):
+        fit(ClassifierLesson(RECIPE, digits, None), path, Recorder(), resume=True)
 
 
 def with_softmax_over_rows(height: int, width: int, classes: int) -> keras.Model:

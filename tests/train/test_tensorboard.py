@@ -69,6 +69,9 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_training(
     ended = command("train", "lenet_digits", "--out", tmp_path, "--tensorboard", tmp_path / "file" / "logs")
     assert ended.code == 2
     assert "another with --tensorboard" in ended.err
+    (tmp_path / "lenet-digits").write_text("a file of the training's own name")
+    ended = command("train", "lenet_digits", "--out", tmp_path, "--tensorboard", tmp_path)
+    assert "another with --tensorboard" in ended.err
 
 
 @pytest.fixture(scope="module")
