@@ -57,12 +57,13 @@ def keras_detections(
     for part in _parts(pictures(images.images), batch_size):
         pixels = np.stack([fit(picture, spec.height, spec.width, spec.resize) for picture in part])
         outputs = model(normalise(pixels), training=False)
-        heads = [keras.ops.convert_to_numpy(output) for output in outputs]
+        if not isinstance(outputs, dict):
+            outputs = dict(zip(_names(model), outputs, strict=True))
+        heads = {name: keras.ops.convert_to_numpy(output) for name, output in outputs.items()}
         for index, picture in enumerate(part):
-            one = {
-                name: head[index : index + 1] for name, head in zip(model.output_names, heads, strict=True)
-            }
-            found.append(task.decode(one, picture))
+            found.append(
+                task.decode({name: head[index : index + 1] for name, head in heads.items()}, picture)
+            )
         if advance:
             advance(len(part))
     return found
@@ -143,15 +144,21 @@ def _strides(model: keras.Model) -> tuple[int, ...]:
     Raises:
         InputError: they are not a score and a box for each stride.
     """
-    parts = [name.rpartition("_") for name in model.output_names]
+    names = _names(model)
+    parts = [name.rpartition("_") for name in names]
     strides = sorted({int(stride) for kind, _, stride in parts if kind == "score" and stride.isdigit()})
     wanted = {f"{kind}_{stride}" for kind in ("score", "box") for stride in strides}
-    if not strides or wanted != set(model.output_names):
+    if not strides or wanted != set(names):
         raise InputError(
             f"{model.name} is no face detector: expected the heads score_8, box_8, score_16, …, found "
-            f"{', '.join(model.output_names)}. Train one with a recipe `face_…`."
+            f"{', '.join(names)}. Train one with a recipe `face_…`."
         )
     return tuple(strides)
+
+
+def _names(model: keras.Model) -> list[str]:
+    """Of the heads: their keys in a dictionary, else their layers'."""
+    return list(model.output) if isinstance(model.output, dict) else model.output_names
 
 
 def _parts(images: Iterator[Image], size: int) -> Iterator[list[Image]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import keras
 import numpy as np
 import pytest
 
@@ -88,6 +89,18 @@ def test_without_a_face_to_plot_no_file_is_written_and_that_is_told(
     assert ended.code == 0, ended.err
     assert "curve.png is not written: no face counts, or none was found." in ended.out
     assert not (tmp_path / "curve.png").exists()
+
+
+def test_heads_in_a_dictionary_are_read_by_their_names(coco: Coco, keras_detector: Path) -> None:
+    """Whatever order they come in; such a model is exported too."""
+    listed = load_keras(keras_detector)
+    named = dict(zip(listed.output_names, listed.outputs, strict=True))
+    model = keras.Model(listed.input, dict(reversed(named.items())))
+    images, spec = load_boxed(coco(rows()), "test"), InputSpec(height=64, width=64, resize="letterbox")
+    wanted = keras_detections(listed, images, spec)
+    assert sum(len(faces.boxes) for faces in wanted) == 3
+    for faces, expected in zip(keras_detections(model, images, spec), wanted, strict=True):
+        np.testing.assert_array_equal(faces.boxes, expected.boxes)
 
 
 def test_limit_takes_pictures_spread_over_the_split(
