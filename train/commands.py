@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from train.sanity import Sanity
 
 DATA_HELP = "A folder that holds cifar-10-batches-py/ or <class>/* folders, or the word 'digits'."
+TRAINING_DATA_HELP = f"{DATA_HELP} For a face detector: one with COCO's annotations.json and images/."
 MODELS = Path("build/models")
 
 QAT = "calibration.qat:qat_recipe", "calibration.qat:QatJob"
@@ -35,7 +36,7 @@ STRATEGY_HELP = "What of the network of --from is trained on; auto looks at the 
 @click.command()
 @click.argument("recipe")
 @click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", metavar="DIR", help=DATA_HELP)
+@click.option("--data", metavar="DIR", help=TRAINING_DATA_HELP)
 @click.option("--out", type=click.Path(path_type=Path), default=MODELS, show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
 @click.option("--skip-corrupt", is_flag=True, help="Train without the pictures that cannot be decoded.")
@@ -114,7 +115,7 @@ def train(
 @click.command()
 @click.argument("recipe")
 @click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--data", metavar="DIR", help=DATA_HELP)
+@click.option("--data", metavar="DIR", help=TRAINING_DATA_HELP)
 @click.option(
     "--quick", is_flag=True, help="Those that every training begins with: no gradient, no overfitting."
 )

@@ -32,9 +32,12 @@ class Alarm:
         """Take one batch's loss, of `inputs` in `epoch`, counted from 1.
 
         Raises:
-            CheckFailed: it is not a number, or the losses' running mean has passed three times the first.
+            CheckFailed: it is not a number, or the losses' running mean has passed three times the first, or
+                `TIMES` where that was below `LEAST`.
         """
-        before = self._mean
+        before = (
+            self.first if self._mean is None else self._mean
+        )  # a resumed training begins at its start's loss
         self._mean = loss if before is None else before + SHARE * (loss - before)
         if not math.isfinite(loss):
             cause = _cause(recipe, model, inputs, at_once=self.first is None)
