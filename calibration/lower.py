@@ -26,6 +26,9 @@ KNOWN = frozenset(
 """Activations that have an int8 form here."""
 
 _WITH_ACTIVATION = frozenset({"Conv2D", "DepthwiseConv2D", "Dense", "SeparableConv2D", "Conv2DTranspose"})
+_LAYERS_AS_ACTIVATION = frozenset({"ReLU", "LeakyReLU", "ELU", "Softmax"})
+"""Layers of Keras that may stand as another one's activation."""
+
 _LIKE_ACTIVATION = {"ReLU6": "relu6", "Softmax": "softmax"}
 LEAKY_SLOPE = 0.2
 """Of Keras's activation function; its layers say theirs."""
@@ -121,15 +124,14 @@ def _each_channel_alone(node: Node) -> list[Node]:
 def _activation_apart(node: Node) -> list[Node]:
     """A layer's own activation becomes a node: repairs work on what the layer gives before it."""
     activation = activation_of(node)
-    if node.kind not in _WITH_ACTIVATION or activation not in KNOWN:
+    if node.kind not in _WITH_ACTIVATION or activation not in KNOWN | _LAYERS_AS_ACTIVATION:
         return [node]
-    name = f"{node.name}_{activation}"
+    name, given = f"{node.name}_{activation}", node.config["activation"]
+    kind, config = "Activation", {"name": name, "activation": given}
+    if activation in _LAYERS_AS_ACTIVATION:
+        kind, config = activation, {**given["config"], "name": name}
     plain = replace(node, config={**node.config, "activation": "linear"})
-    given = node.config["activation"]
-    return [
-        plain,
-        Node(name, "Activation", {"name": name, "activation": given}, (), (node.name,), node.shape),
-    ]
+    return [plain, Node(name, kind, config, (), (node.name,), node.shape)]
 
 
 def _known_activation(node: Node) -> list[Node]:
