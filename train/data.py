@@ -40,6 +40,7 @@ class LabelledImages:
         class_names: one name a class.
         source: what was read, for cards and reports ("cifar10/train").
         notes: what was mended, in words, such as pictures that were left out.
+        names: of the images, by which a user finds them; empty where each is known by its place.
 
     Raises:
         InputError: the arrays do not fit each other, hold a value that is not a number, or a label
@@ -51,6 +52,7 @@ class LabelledImages:
     class_names: tuple[str, ...]
     source: str
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.dtype.kind == "f" and not np.isfinite(self.images).all():
@@ -87,10 +89,18 @@ class LabelledImages:
         digest.update(np.ascontiguousarray(self.labels).data)
         return digest.hexdigest()
 
+    def name(self, index: int) -> str:
+        """By which a user finds the image: its file below the data folder, or its place in the whole split."""
+        return self.names[index] if self.names else f"number {index}"
+
     def take(self, indices: NDArray[np.integer[Any]], note: str) -> LabelledImages:
         """The images at `indices`, in that order."""
-        return LabelledImages(
-            self.images[indices], self.labels[indices], self.class_names, f"{self.source}{note}", self.notes
+        return replace(
+            self,
+            images=self.images[indices],
+            labels=self.labels[indices],
+            source=f"{self.source}{note}",
+            names=tuple(map(self.name, np.arange(len(self))[indices])),
         )
 
 
@@ -284,7 +294,7 @@ def _decoded(
     files: _ImageFiles, height: int, width: int, rule: ResizeRule, skip_corrupt: bool
 ) -> LabelledImages:
     """All that can be decoded, each brought to the size."""
-    pictures, labels, broken = [], [], []
+    pictures, labels, names, broken = [], [], [], []
     for path, label in zip(files.paths, files.labels, strict=True):
         try:
             pictures.append(fit(read_image(path), height, width, rule))
@@ -292,11 +302,12 @@ def _decoded(
             broken.append(error)
         else:
             labels.append(label)
+            names.append(f"{path.parent.name}/{path.name}")
     if broken and not (skip_corrupt and pictures):
         raise InputError(_corrupt(broken, files))
     notes = (*files.notes, *([f"left out {_which(broken, files)}"] if broken else []))
     images, classes = np.stack(pictures), np.asarray(labels, np.int64)
-    return LabelledImages(images, classes, files.class_names, files.source, notes)
+    return LabelledImages(images, classes, files.class_names, files.source, notes, tuple(names))
 
 
 def _corrupt(broken: list[SourceError], files: _ImageFiles) -> str:

@@ -66,6 +66,18 @@ def test_a_folder_for_training_without_one_named_test_is_no_class(
         load(str(tmp_path), "test")
 
 
+def test_an_image_keeps_its_name_or_place_however_few_are_taken(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_pictures(tmp_path / "train" / name, 3)
+        write_pictures(tmp_path / "test" / name, 3)
+    (tmp_path / "test" / "a" / "001.png").write_text("broken")
+    files = load(str(tmp_path), "test", skip_corrupt=True)
+    assert [files.name(index) for index in (0, 1, 4)] == ["a/000.png", "a/002.png", "b/002.png"]
+    assert files.take(np.array([3, 1]), "").name(1) == "a/002.png"
+    digits = load("digits", "test")
+    assert digits.take(np.array([7, 5]), "").take(np.array([False, True]), "").name(0) == "number 5"
+
+
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     """Of pictures they do not matter; a class's becomes a label, which no card could hold."""
     for name in ("a", "b"):

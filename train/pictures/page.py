@@ -254,8 +254,8 @@ def _mistakes(evidence: Evidence, found: Sequence[Mistake]) -> str:
     top1 = evidence.answers.top1
     return (
         f"{title}<p>Wrong answers of which it was surest, out of {top1.n - top1.right:,}. "
-        "Look whether the label is right before you blame the network; the number is the image's place in "
-        f'{escape(evidence.images.source)}, from 0.</p><div class="grid">'
+        "Look whether the label is right before you blame the network; below each stands its file, or its place in the "
+        f'split, from 0: {escape(evidence.images.source)}.</p><div class="grid">'
         + "".join(_mistake(evidence, mistake) for mistake in found)
         + "</div>"
     )
@@ -267,7 +267,8 @@ def _mistake(evidence: Evidence, mistake: Mistake) -> str:
     picture = png(thumbnail(evidence.images.images[mistake.index], PICTURE_PX))
     return (
         f"<figure>{_image(picture, alt)}<figcaption><b>{escape(answer)}</b>, {100 * mistake.confidence:.1f}&nbsp;%"
-        f"<br>is {escape(truth)}, {100 * mistake.for_truth:.1f}&nbsp;%<br>number {mistake.index}</figcaption></figure>"
+        f"<br>is {escape(truth)}, {100 * mistake.for_truth:.1f}&nbsp;%<br>"
+        f"{escape(evidence.images.name(mistake.index))}</figcaption></figure>"
     )
 
 

@@ -144,6 +144,7 @@ def test_every_part_is_on_the_page_and_escaped(tmp_path: Path) -> None:
         names = shown.labels[mistake.truth], shown.labels[mistake.answer]
         assert alt == f"{names[0]}, taken for {names[1]} with {100 * mistake.confidence:.1f} %"
         assert (decoded(content)[..., ::-1] == shown.images.images[mistake.index]).all()
+        assert f"number {mistake.index}" in page.text
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["classes.png", "confusion.png", "curves.png", "mistakes.png"]
     assert count == len(files)
