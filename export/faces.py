@@ -13,7 +13,7 @@ import numpy as np
 from calibration.graph import heads, infer
 from calibration.samples import Samples, boxed_samples, every_nth
 from edge.boxes import iou
-from edge.bundle import Artefact, Bundle, InputSpec, Manifest, Metrics, OutputSpec
+from edge.bundle import Artefact, Bundle, InputSpec, Metrics, OutputSpec
 from edge.errors import InputError
 from edge.pixels import Image, fit, normalise
 from edge.protocols import Heads, Runner
@@ -23,9 +23,9 @@ from edge.tasks.faces import FacesTask
 from export.golden import Tolerance, photographs
 from export.proof import Advance, Judge, Share
 from train.card import Card
-from train.detection.average_precision import Matched, average_precision, match, paired_bootstrap
+from train.detection.average_precision import average_precision, paired_bootstrap
 from train.detection.data import BoxedImages, load_boxed, pictures
-from train.detection.evaluate import SCORE_FLOOR
+from train.detection.evaluate import SCORE_FLOOR, keras_detections, matches
 
 IOU = 0.5
 SURE = 0.5
@@ -105,10 +105,8 @@ class FaceDetection:
 
     def _ap50(self, model: Any) -> float:
         """Of the pictures held back, in per cent."""
-        task = FacesTask(Manifest.model_construct(input=self.input, outputs=self.outputs(model)), SCORE_FLOOR)
-        through = self._through(model, self.held_back)
-        found = [task.decode(outputs, picture) for picture, _, outputs in through]
-        return 100 * average_precision(_matched(self.held_back, found))
+        found = keras_detections(model, self.held_back, self.input)
+        return 100 * average_precision(matches(self.held_back, found))
 
     def measure(self, model: Any, bundle: Bundle, advance: Advance) -> tuple[Metrics, ...]:
         """AP50 of each artefact against the Keras model's, all from one pass over the pictures."""
@@ -164,7 +162,7 @@ def compare(
     test: BoxedImages, reference: _Faces, found: _Faces, max_error: float, mean_error: float
 ) -> Metrics:
     """The figures of the parity table, from Keras's and the artefact's faces in the same pictures."""
-    wanted, matched = _matched(test, reference), _matched(test, found)
+    wanted, matched = matches(test, reference), matches(test, found)
     value, exact = 100 * average_precision(matched), 100 * average_precision(wanted)
     low, high = paired_bootstrap(wanted, matched)
     return Metrics(
@@ -192,10 +190,6 @@ def agreement(reference: _Faces, found: _Faces) -> float:
         sure += len(boxes)
         same += int((iou(boxes, candidates) >= IOU).any(axis=1).sum()) if len(candidates) else 0
     return 100 * same / sure if sure else 100.0
-
-
-def _matched(test: BoxedImages, found: _Faces) -> list[Matched]:
-    return [match(image, faces, IOU) for image, faces in zip(test.images, found, strict=True)]
 
 
 def _others(train: BoxedImages, watched: Samples) -> BoxedImages:
