@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from export.reference import compared_with
 from train.card import Card, card_path, read_card
 from train.data import load
 from train.detection.data import is_boxed
-from train.detection.evaluate import resized
+from train.detection.evaluate import resized, size_of
 from train.weights import in_float32, load_keras, without_softmax
 
 
@@ -90,7 +89,7 @@ def export(
     for folder in filter(None, (out, shipped)):
         _check_folder(folder, model)
     network = _network(model)
-    card = _card(model, network, data, _size(size) if size else None)
+    card = _card(model, network, data, size_of(size) if size else None)
     if card.task == "faces":
         network = resized(network, card.input.height, card.input.width)
     made, choices = _planned(plan, choices, wanted_precisions)
@@ -191,14 +190,6 @@ def _check_folder(out: Path, model: Path) -> None:
 
 class _Probed(Exception):
     """Leaves `whole_folder` without writing."""
-
-
-def _size(text: str) -> tuple[int, int]:
-    """Width and height in pixels, of `320x192` or `320`."""
-    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text, re.ASCII)
-    if found is None:
-        raise InputError(f"--size is WIDTHxHEIGHT in pixels, as 320x192, or one number; got '{text}'.")
-    return int(found[1]), int(found[2] or found[1])
 
 
 def _card(path: Path, network: Any, data: str, size: tuple[int, int] | None) -> Card:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from edge.console import open_console
 from edge.errors import InputError
 from edge.results import Faces
 from train.detection.data import BoxedImages, load_boxed
-from train.detection.evaluate import SCORE_FLOOR, bundle_detections, keras_detections, resized
+from train.detection.evaluate import SCORE_FLOOR, bundle_detections, keras_detections, resized, size_of
 from train.detection.measure import SIZES, Figures, Measured, measure, without_nan
 from train.detection.plot import Line, check_plot_path, plot
 from train.detection.wider import WiderFigures, WiderImages, is_wider, load_wider, wider_figures
@@ -68,15 +67,12 @@ def evaluate_faces(subject: Subject, options: DetectionOptions) -> dict[str, Any
 
 def _with_size(subject: Subject, size: str) -> Subject:
     """The Keras model with another input; an exported one has its size built in."""
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size)
-    if not found:
-        raise InputError(f"--size is WIDTHxHEIGHT in pixels, such as 640x384, not '{size}'.")
+    width, height = size_of(size)
     if subject.backend != "keras":
         raise InputError(
             f"--size is for .keras files: the bundle {subject.name} is bound to {_size(subject)}. "
             "Export one of that size."
         )
-    width, height = (int(side) for side in found.groups())
     spec = subject.input.model_copy(update={"width": width, "height": height})
     return replace(subject, input=spec, model=resized(subject.model, height, width))
 

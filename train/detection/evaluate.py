@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -96,6 +97,14 @@ def matches(
         match(image, faces, iou_threshold, size)
         for image, faces, size in zip(images.images, found, wanted, strict=True)
     ]
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Width and height in pixels, of `320x192` or `320`; raises InputError."""
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text, re.ASCII)
+    if found is None:
+        raise InputError(f"--size is WIDTHxHEIGHT in pixels, as 320x192, or one number; got '{text}'.")
+    return int(found[1]), int(found[2] or found[1])
 
 
 def resized(model: keras.Model, height: int, width: int) -> keras.Model:

@@ -117,7 +117,7 @@ def test_another_input_size(
 ) -> None:
     """At 128x128 each face of 8 pixels is 16: four white cells, of which none overlaps it by half."""
     folder = coco(rows())
-    options = ("--size", "128x128", "--json", tmp_path / "r.json")
+    options = ("--size", "128", "--json", tmp_path / "r.json")
     assert command("evaluate", keras_detector, "--data", folder, *options).code == 0
     result = json.loads((tmp_path / "r.json").read_text())
     assert (result["input"], result["value"]) == ([128, 128], 0.0)
@@ -132,7 +132,11 @@ def test_another_input_size(
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("keras_detector", ("--size", "big"), "--size is WIDTHxHEIGHT in pixels, such as 640x384, not 'big'"),
+        (
+            "keras_detector",
+            ("--size", "big"),
+            "--size is WIDTHxHEIGHT in pixels, as 320x192, or one number; got 'big'",
+        ),
         ("keras_detector", ("--size", "100x64"), "100x64 is no multiple of 32 pixels"),
         ("detector_bundle", ("--size", "128x128"), "is bound to 64x64"),
         ("detector_bundle", ("--plot", "curve.bmp"), "ends in .png, .svg, .pdf"),
