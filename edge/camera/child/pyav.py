@@ -20,7 +20,8 @@ from edge.camera.layout import FORMATS, Layout, Plane
 _BT709 = (1,)
 _BT601 = (5, 6)
 _FULL_RANGE = 2
-"""FFmpeg's numbers, of colour matrices and of the range of luma."""
+_NO_TIMESTAMPS = 0x80
+"""FFmpeg's numbers, of colour matrices, of the range of luma and of a format's flag."""
 
 _REMEMBERED = 64
 """Packets whose arrival is kept until their frame comes out of the decoder."""
@@ -47,11 +48,17 @@ def _decode(work: Work, request: Request, ring: RingWriter) -> None:
                 raise Failed("it has no video, only other streams", "permanent")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = request["threads"]
-            work.connected(float(stream.average_rate or stream.guessed_rate or 0))
+            has_clock = _has_clock(container.format)
+            work.connected(float(stream.average_rate or stream.guessed_rate or 0) if has_clock else 0.0)
             for picture, capture_ns in _pictures(container, stream, request["driver_stamps"]):
-                _capture(picture, capture_ns, ring)
+                _capture(picture, capture_ns, picture.time if has_clock else None, ring)
     except av.FFmpegError as error:
         raise _explained(error) from error
+
+
+def _has_clock(container_format: av.ContainerFormat) -> bool:
+    """Whether the stream bears timestamps; of JPEGs in a row (`mpjpeg`) FFmpeg makes them up, at 25 frames a second."""
+    return not (container_format.flags & _NO_TIMESTAMPS or container_format.name.endswith("pipe"))
 
 
 def _explained(error: av.FFmpegError) -> Failed:
@@ -94,14 +101,13 @@ def _driver_ns(packet: Any, now_ns: int) -> int:
     return stamp_ns if 0 <= now_ns - stamp_ns < _DRIVER_NS else now_ns
 
 
-def _capture(picture: av.VideoFrame, capture_ns: int, ring: RingWriter) -> None:
-    """Copy the decoder's planes into a slot."""
+def _capture(picture: av.VideoFrame, capture_ns: int, media_s: float | None, ring: RingWriter) -> None:
+    """Copy the decoder's planes into a slot; `media_s` is the stream's own timestamp."""
     picture = _in_a_known_format(picture)
     layout = layout_of(picture)
     slot = ring.slot_for(layout)
     for plane, place in zip(picture.planes, layout.planes, strict=True):
         copy_rows(memoryview(plane), plane.line_size, slot, place)
-    media_s = picture.time
     ring.publish(capture_ns, time.monotonic_ns(), None if media_s is None else round(media_s * 1e9))
 
 

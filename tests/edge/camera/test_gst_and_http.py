@@ -13,12 +13,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from camera_stage import MjpegServer, Reader, start_s, wait_until, why_no_gstreamer
+from camera_stage import PATIENCE_S, MjpegServer, Reader, start_s, wait_until, why_no_gstreamer
 
+from edge.backlog import BacklogCounts
 from edge.camera.connection import Deadlines
 from edge.camera.decoder import SYSTEM_PYTHON
 from edge.camera.source import CameraSource
+from edge.config import CameraSettings
 from edge.errors import SourceError, SourceRefused
+from edge.feeder import Feeder
 from edge.frame import Frame
 from edge.sources import open_source
 
@@ -204,6 +207,19 @@ def test_mjpeg_over_http(mjpeg: MjpegServer) -> None:
         assert camera.read(frame)
     camera.close()
     np.testing.assert_allclose(frame.pixels[100, 100], [255, 0, 0], atol=4)
+
+
+def test_slow_mjpeg_is_not_late_by_the_timestamps_that_ffmpeg_makes_up(mjpeg: MjpegServer) -> None:
+    mjpeg.period_s = 0.2
+    camera = CameraSource(mjpeg.uri())
+    feeder = Feeder(CameraSettings(name="web", source=mjpeg.uri()), lambda: camera)
+    feeder.start()
+    wait_until(lambda: feeder.health().counts.captured >= 8)  # at 25 a second they would be 1 s late
+    health = feeder.health()
+    feeder.ask_to_stop()
+    assert feeder.join(PATIENCE_S)
+    assert (health.state, health.last_error, health.backlog) == ("live", "", BacklogCounts())
+    assert camera.health().fps == 0.0, "it states none"
 
 
 def test_size_of_mjpeg_changes_in_mid_stream(mjpeg: MjpegServer) -> None:
