@@ -29,6 +29,12 @@ SUFFIXES = (".mp4", ".mkv", ".mov")
 STILLS_FPS = Fraction(2)
 """For pictures, which have no rate of their own: half a second each."""
 
+LIVE_TICK = Fraction(1, 1000)
+"""Seconds: the time base of a live stream."""
+
+LONGEST_GAP_S = 86_400
+"""A longer absence is shown as so long: FFmpeg refuses an MP4 with 37 hours between two pictures of this time base."""
+
 OPTIONS = {"preset": "veryfast", "crf": "21"}
 ITU709 = 1
 
@@ -41,16 +47,23 @@ def check_suffix(path: Path) -> None:
 
 @dataclass(frozen=True)
 class _Shot:
-    """One frame on its way to the encoder, with its own copy of the pixels."""
+    """One frame on its way to the encoder, with its own copy of the pixels.
+
+    Attributes:
+        at: its place in time, in ticks of the video's time base, from any origin.
+    """
 
     pixels: Image
-    index: int
+    at: int
     result: FrameResult
     age_ms: float
 
 
 class VideoSink:
     """Draws and encodes in its own thread; frames keep their place in time, dropped ones leave a gap.
+
+    Live frames have the times of their capture, so that a camera's real rate and its absences are seen; those of a
+    file follow from their index and the file's rate.
 
     Args:
         path: the file, `.mp4`, `.mkv` or `.mov`.
@@ -81,8 +94,10 @@ class VideoSink:
         self._pending = PendingFile(self._path)
         self._failure, self._told, self._encoded, self.left_out = None, False, 0, 0
         self._waits = self._lossless or not source.fps
+        self._is_live = source.capture_clock != "file"
         rate = Fraction(source.fps).limit_denominator(1001) if source.fps else STILLS_FPS
-        self._worker = threading.Thread(target=self._work, args=(rate,), name="encode", daemon=True)
+        tick = LIVE_TICK if self._is_live else 1 / rate
+        self._worker = threading.Thread(target=self._work, args=(rate, tick), name="encode", daemon=True)
         self._worker.start()
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -96,7 +111,8 @@ class VideoSink:
         if self._queue.full() and not self._waits:
             self.left_out += 1
             return
-        self._queue.put(_Shot(self._copy(frame.pixels), frame.index, result, frame.stamps.age_ms))
+        at = round(frame.stamps.capture * LIVE_TICK.denominator / 1e9) if self._is_live else frame.index
+        self._queue.put(_Shot(self._copy(frame.pixels), at, result, frame.stamps.age_ms))
 
     def close(self) -> None:
         """Encode what waits and put the file in its place; none without frames or after a failure."""
@@ -124,16 +140,16 @@ class VideoSink:
         reason = getattr(error, "strerror", None) or str(error)
         return InputError(f"{self._path} cannot be written: {reason}. Free some space or choose another.")
 
-    def _work(self, rate: Fraction) -> None:
+    def _work(self, rate: Fraction, tick: Fraction) -> None:
         """The encoder's thread. After a failure it empties the queue, so that nobody waits for it."""
         shots = iter(self._queue.get, None)
         try:
-            self._encode(shots, rate)
+            self._encode(shots, rate, tick)
         except BaseException as error:
             self._failure = error
             deque(shots, maxlen=0)
 
-    def _encode(self, shots: Iterator[_Shot], rate: Fraction) -> None:
+    def _encode(self, shots: Iterator[_Shot], rate: Fraction, tick: Fraction) -> None:
         import av
 
         first = next(shots, None)
@@ -144,13 +160,17 @@ class VideoSink:
             stream = container.add_stream("libx264", rate=rate, options=OPTIONS)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.codec_context.colorspace, stream.codec_context.color_range = ITU709, 1
+            stream.codec_context.time_base = tick
+            pts, seen, most = -1, first.at, int(LONGEST_GAP_S / tick)
             for shot in _chain(first, shots):
-                container.mux(stream.encode(self._picture(shot, width, height, shot.index - first.index)))
+                pts += min(max(1, shot.at - seen), most)  # onwards, though a driver's stamp may step back
+                seen = max(seen, shot.at)
+                container.mux(stream.encode(self._picture(shot, width, height, pts)))
                 self._encoded += 1
             container.mux(stream.encode(None))
 
-    def _picture(self, shot: _Shot, width: int, height: int, at: int) -> av.VideoFrame:
-        """The drawn picture in the encoder's size and format, `at` frames after the first."""
+    def _picture(self, shot: _Shot, width: int, height: int, pts: int) -> av.VideoFrame:
+        """The drawn picture in the encoder's size and format, `pts` ticks after the first."""
         import av
 
         even_h, even_w = _even(shot.pixels)
@@ -160,7 +180,7 @@ class VideoSink:
         draw(pixels, shot.result, shot.age_ms, self._title, shown)
         picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         picture = picture.reformat(format="yuv420p", dst_colorspace=ITU709)
-        picture.pts = at
+        picture.pts = pts
         self._spare.append(shot.pixels)
         return picture
 

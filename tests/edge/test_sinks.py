@@ -198,6 +198,21 @@ def test_video_holds_every_frame_with_its_own_time_and_the_bar(tmp_path: Path) -
     assert bar.max() > 200, "white text on it"
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_live_video_has_the_times_of_capture(tmp_path: Path, suffix: str) -> None:
+    """5 frames a second where 25 are stated, an hour away, a stamp that steps back, and three days away."""
+    path, frames = tmp_path / f"out{suffix}", []
+    for index, at_s in enumerate([7.0, 7.2, 7.4, 3607.4, 3607.3, 3607.8, 262807.8, 262808.0]):
+        frames.append(frame_of(index))
+        frames[-1].stamps.capture = round(at_s * 1e9)
+    sink = VideoSink(path, lossless=True)
+    feed(sink, frames, SourceInfo("rtsp://door/", 160, 120, 25.0, None, "arrival"))
+    times_s = [frame.time for frame in decoded(path)]
+    assert times_s == pytest.approx([0, 0.2, 0.4, 3600.4, 3600.401, 3600.8, 90_000.8, 90_001.0], abs=2e-3), (
+        "the longest gap is a day"
+    )
+
+
 @pytest.mark.parametrize("height", [120, 720])  # BT.709 and tagged as such at both sizes
 def test_colours_survive_the_way_into_a_video_and_back(tmp_path: Path, height: int) -> None:
     path, colour = tmp_path / "out.mp4", np.array([30, 160, 60])
