@@ -47,7 +47,8 @@ class FeederHealth:
     Attributes:
         since_s: for how long it has been in its state.
         reconnects: how often its source was opened again.
-        last_error: why it was lost last, without secrets; empty when it never was.
+        last_error: why it was lost last, by the camera's word or ours, whichever came later; without secrets, and
+            empty when it never was.
         counts: of its ring: where its frames went.
         backlog_ms: how long the last frame waited upstream, as far as its timestamps tell.
         backlog: what was found of backlogs so far.
@@ -101,7 +102,7 @@ class Feeder:
         self._state: FeederState = "opening"
         self._since_s = self._opened_s = time.monotonic()
         self._opened = self._losses = self._index = self._read = 0
-        self._last_error = ""
+        self._error = (0.0, "")  # when the last one was, on the monotonic clock, and what
         self._is_refused = False
         self._thread = threading.Thread(target=self._run, name=f"camera {camera.name}", daemon=True)
 
@@ -135,11 +136,11 @@ class Feeder:
     def health(self) -> FeederHealth:
         """A snapshot, from any thread."""
         own: Any = getattr(self._source, "health", lambda: None)()  # of cameras that reconnect by themselves
-        state, error, reconnects = self._state, self._last_error, max(0, self._opened - 1)
+        state, error, reconnects = self._state, self._error, max(0, self._opened - 1)
         since_s = time.monotonic() - self._since_s
         if own is not None:
             reconnects += own.reconnects
-            error = self._secrets.scrubbed(str(own.last_error or "")) or error
+            error = max(error, (own.error_s, self._secrets.scrubbed(own.last_error)))
             theirs = _OF_CAMERA.get(own.state, state)
             if state in ("opening", "live") and theirs != "live":
                 state, since_s = theirs, time.monotonic() - own.since
@@ -147,7 +148,7 @@ class Feeder:
             state=state,
             since_s=since_s,
             reconnects=reconnects,
-            last_error=error,
+            last_error=error[1],
             counts=self.ring.counts(),
             backlog_ms=self._backlog.drift_ms,
             backlog=self._backlog.counts,
@@ -227,7 +228,7 @@ class Feeder:
         if verdict.action == "keep":
             return False
         self.ring.pass_over("backlog")
-        self._last_error = verdict.reason
+        self._error = (time.monotonic(), verdict.reason)
         if verdict.action == "reopen":
             raise _Reopen(verdict.reason)
         return True
@@ -240,7 +241,7 @@ class Feeder:
     def _lose(self, reason: str, refused: bool = False) -> None:
         self._losses += 1
         self._is_refused = refused
-        self._last_error = self._secrets.scrubbed(reason)
+        self._error = (time.monotonic(), self._secrets.scrubbed(reason))
         self._be("degraded" if self._losses >= DEGRADED_AFTER else "lost")
 
     def _be(self, state: FeederState) -> None:

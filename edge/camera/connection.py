@@ -266,10 +266,12 @@ class Connection:
 
     def _lose(self, reason: str, crashed: bool = False, refused: bool = False) -> None:
         """The camera is lost, until it is tried again; which a spare does already."""
-        self._retry_s = time.monotonic() + self._retries.failed(crashed, refused)
+        now_s = time.monotonic()
+        self._retry_s = now_s + self._retries.failed(crashed, refused)
         self.last_error = self._address.scrubbed(reason)
-        lost: CameraState = "lost" if self._streamed else "connecting"
-        self._status.become("degraded" if self._retries.degraded else lost, last_error=self.last_error)
+        state: CameraState = "lost" if self._streamed else "connecting"
+        state = "degraded" if self._retries.degraded else state
+        self._status.become(state, last_error=self.last_error, error_s=now_s)
         if self._lossless:
             self.ended = True
 

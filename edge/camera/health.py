@@ -21,6 +21,7 @@ class CameraHealth:
         since: when it came into its state, seconds of the monotonic clock.
         reconnects: how often frames came again after a loss.
         last_error: why it was lost last, secrets masked; empty when it never was.
+        error_s: when that was, seconds of the monotonic clock.
         captured: frames that were decoded and whose end is known.
         delivered: frames that `read` gave.
         dropped: frames that gave way to a newer one, or were lost with their decoder.
@@ -33,6 +34,7 @@ class CameraHealth:
     since: float
     reconnects: int = 0
     last_error: str = ""
+    error_s: float = 0.0
     captured: int = 0
     delivered: int = 0
     dropped: int = 0

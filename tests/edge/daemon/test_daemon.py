@@ -8,13 +8,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from daemon_stage import Camera, Collector, Sleeper, cameras, daemon_of, steady
 
 from bench.staleness import by_daemon, by_queue
+from edge.camera.health import CameraHealth
 from edge.camera.retries import DEGRADED_S, JITTER
 from edge.config import CameraSettings, StreamSettings
 from edge.daemon import Daemon
@@ -221,6 +222,21 @@ def test_backlog_by_the_streams_own_timestamps_is_flushed_and_counted() -> None:
     assert not set(range(20, 35)) & set(sink.indices["a"]), "a frame of the backlog was processed"
     assert sink.indices["a"][-1] == 79
     assert "late by the stream's own timestamps" in camera["last_error"]
+
+
+def test_the_reason_that_is_told_is_the_later_one() -> None:
+    """Its decoder was refused once, long ago; what is wrong now is a backlog, and then the decoder again."""
+    refused = CameraHealth("streaming", 0.0, last_error="Connection refused", error_s=time.monotonic())
+
+    @dataclass
+    class Decoded(Camera):
+        health: Callable[[], CameraHealth] = lambda: refused
+
+    source = Decoded(fps=100, media=lambda index: index * 1_000_000)
+    with Running(daemon_of(settings_of("a"), {"a": source}, Sleeper())) as running:
+        until(lambda: "late by the stream's own timestamps" in (running.camera("a")["last_error"] or ""))
+        source.health = lambda: replace(refused, error_s=time.monotonic() + 60)
+        assert running.camera("a")["last_error"] == "Connection refused"
 
 
 def test_hiccup_of_the_gpu_costs_a_frame() -> None:
