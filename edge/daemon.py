@@ -146,7 +146,7 @@ class Daemon:
             self._serve_models()
             self._loop()
         feeders = (*self._gone, *self._feeders.values())
-        return total([self._past, *(feeder.ring.counts() for feeder in feeders)])
+        return total([self._past, *(feeder.counts() for feeder in feeders)])
 
     def _loop(self) -> None:
         begin_s = time.monotonic()
@@ -244,7 +244,7 @@ class Daemon:
     def _forget_gone(self) -> None:
         """Keep the counts of the cameras that have ended since a reload, and not the memory of their frames."""
         for feeder in [feeder for feeder in self._gone if feeder.join(0)]:
-            self._past = total([self._past, feeder.ring.counts()])
+            self._past = total([self._past, feeder.counts()])
             self._gone.remove(feeder)
             self._begun.discard(feeder)
 
@@ -351,4 +351,5 @@ def total(counts: Iterable[Counts]) -> Counts:
         sum(c.dropped for c in found),
         sum(c.in_flight for c in found),
         dict(reasons),
+        sum(c.lost_before for c in found),
     )

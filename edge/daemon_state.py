@@ -227,7 +227,7 @@ def _camera(name: str, camera: _Camera, now_s: float) -> dict[str, Any]:
         "dropped": counts.dropped,
         "in_flight": counts.in_flight,
         "dropped_for": dict(counts.dropped_for),
-        "lost_before": health.lost_before,
+        "lost_before": counts.lost_before,
         "backlog": asdict(health.backlog) | {"now_ms": round(health.backlog_ms, 1)},
         "width": info.width if info else 0,
         "height": info.height if info else 0,

@@ -16,7 +16,7 @@ from edge.config import CameraSettings
 from edge.errors import SourceRefused
 from edge.frame import Frame
 from edge.protocols import Source, SourceInfo
-from edge.ring import Counts, Ring
+from edge.ring import Counts, Ring, counts_of
 from edge.secret import Secrets
 
 FeederState = Literal["opening", "live", "lost", "degraded", "ended"]
@@ -49,11 +49,10 @@ class FeederHealth:
         reconnects: how often its source was opened again.
         last_error: why it was lost last, by the camera's word or ours, whichever came later; without secrets, and
             empty when it never was.
-        counts: of its ring: where its frames went.
+        counts: where its frames went.
         backlog_ms: how long the last frame waited upstream, as far as its timestamps tell.
         backlog: what was found of backlogs so far.
         info: of the source as it was opened last; None before.
-        lost_before: frames that were lost before they came to the ring: in a decoder of their own.
     """
 
     state: FeederState
@@ -64,7 +63,6 @@ class FeederHealth:
     backlog_ms: float
     backlog: BacklogCounts
     info: SourceInfo | None
-    lost_before: int = 0
 
 
 class _Reopen(Exception):
@@ -133,6 +131,10 @@ class Feeder:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
+    def counts(self) -> Counts:
+        """Where its frames went, from any thread."""
+        return counts_of(self.ring, self._source)
+
     def health(self) -> FeederHealth:
         """A snapshot, from any thread."""
         own: Any = getattr(self._source, "health", lambda: None)()  # of cameras that reconnect by themselves
@@ -149,11 +151,10 @@ class Feeder:
             since_s=since_s,
             reconnects=reconnects,
             last_error=error[1],
-            counts=self.ring.counts(),
+            counts=self.counts(),
             backlog_ms=self._backlog.drift_ms,
             backlog=self._backlog.counts,
             info=self._info,
-            lost_before=own.dropped if own is not None else 0,
         )
 
     def _run(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from edge.frame import Frame, Stamps
@@ -26,9 +26,10 @@ class Counts:
     Attributes:
         captured: frames that the producer has published.
         processed: frames that the consumer has finished.
-        dropped: frames that gave way to a newer one, or that were left when the ring closed.
+        dropped: frames that were captured and came to no result.
         in_flight: frames that wait in the ring or are in the consumer's hands.
         dropped_for: the dropped ones by reason; they add up to `dropped`.
+        lost_before: frames that never came to the ring, lost in a decoder of their own; in none of the others.
     """
 
     captured: int = 0
@@ -36,6 +37,12 @@ class Counts:
     dropped: int = 0
     in_flight: int = 0
     dropped_for: Mapping[DropReason, int] = field(default_factory=dict, compare=False)
+    lost_before: int = 0
+
+    @property
+    def lost_in_words(self) -> str:
+        """What follows on the dropped ones: `, 37 more lost in the decoder`; empty where none were."""
+        return f", {self.lost_before} more lost in the decoder" if self.lost_before else ""
 
 
 class Ring:
@@ -187,3 +194,9 @@ class Ring:
     def _drop(self, frame: Frame, reason: DropReason) -> None:
         self._dropped[reason] += 1
         self._free.append(frame)
+
+
+def counts_of(ring: Ring, source: object) -> Counts:
+    """Of a ring, and of what its source lost before, where that has a decoder of its own (`edge.camera`)."""
+    health = getattr(source, "health", None)
+    return replace(ring.counts(), lost_before=health().dropped if health is not None else 0)

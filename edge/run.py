@@ -167,7 +167,7 @@ def _in_words(summary: Summary, sinks: list[Sink]) -> str:
     left_out = sum(sink.left_out for sink in sinks if isinstance(sink, VideoSink))
     return (
         f"{counts.processed} of {counts.captured} frames in {summary.seconds:.1f} s, "
-        f"{summary.fps:.1f} a second, {counts.dropped} dropped"
+        f"{summary.fps:.1f} a second, {counts.dropped} dropped{counts.lost_in_words}"
         + (f", {left_out} more left out of the video (the encoder was slower)" if left_out else "")
         + f". Age counts from: {summary.source.capture_clock}."
     )

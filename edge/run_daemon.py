@@ -224,4 +224,4 @@ def _listed(options: dict[str, Any]) -> str:
 def _in_words(counts: Counts) -> str:
     reasons = ", ".join(f"{number} {reason}" for reason, number in sorted(counts.dropped_for.items()))
     dropped = f"{counts.dropped} dropped" + (f" ({reasons})" if reasons else "")
-    return f"{counts.processed} of {counts.captured} frames, {dropped}."
+    return f"{counts.processed} of {counts.captured} frames, {dropped}{counts.lost_in_words}."

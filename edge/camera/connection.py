@@ -10,7 +10,7 @@ from typing import Any
 
 from edge.camera.address import Address, complaint_about_device
 from edge.camera.decoder import GRACE_S, DecoderProcess
-from edge.camera.health import CameraState, Ledger, Pace, Status
+from edge.camera.health import CameraState, Pace, Status
 from edge.camera.link import Token
 from edge.camera.retries import STEADY_S, Retries
 from edge.errors import SourceError, SourceRefused
@@ -58,11 +58,10 @@ class Connection:
         request: for the child.
         interpreter: of the GStreamer child.
         deadlines: of the child.
-        status: where it tells how the camera is.
+        status: where it tells how the camera is, and counts its frames.
         keep_trying: wait for a device that is not there.
 
     Attributes:
-        ledger: where the frames went.
         last_error: why the camera was lost last.
         ended: the stream had an end, and is not live.
     """
@@ -76,7 +75,7 @@ class Connection:
         status: Status,
         keep_trying: bool,
     ) -> None:
-        self.ledger, self.last_error, self.ended = Ledger(), "", False
+        self.last_error, self.ended = "", False
         self._address, self._request, self._interpreter = address, request, interpreter
         self._deadlines, self._status, self._keep_trying = deadlines, status, keep_trying
         self._lossless = bool(request["lossless"])
@@ -134,8 +133,8 @@ class Connection:
             self._end_child(0)
             self._lose(f"its decoder gave no picture: {error}", crashed=True)
             return False
-        self.ledger.deliver(token.number)
-        self._status.count(self.ledger, token.capture_ns)
+        self._status.ledger.deliver(token.number)
+        self._status.count(token.capture_ns)
         return True
 
     def stop(self) -> None:
@@ -282,8 +281,8 @@ class Connection:
         if child is None:
             return ""
         words = child.stop(grace_s)
-        self.ledger.end(child.captured)
-        self._status.count(self.ledger)
+        self._status.ledger.end(child.captured)
+        self._status.count()
         child.close()
         return words
 

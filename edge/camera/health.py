@@ -45,9 +45,14 @@ class CameraHealth:
 
 
 class Status:
-    """Holds a camera's health: written by the thread that reads, read by any."""
+    """Holds a camera's health: written by the thread that reads, read by any.
+
+    Attributes:
+        ledger: where the frames went, over all connections; of the thread that reads.
+    """
 
     def __init__(self) -> None:
+        self.ledger = Ledger()
         self._lock = threading.Lock()
         self._health = CameraHealth("closed", time.monotonic())
         self._capture_ns: int | None = None
@@ -58,15 +63,15 @@ class Status:
             since = self._health.since if state == self._health.state else time.monotonic()
             self._health = replace(self._health, state=state, since=since, **changes)
 
-    def count(self, ledger: Ledger, capture_ns: int | None = None) -> None:
-        """Where the frames went; with the capture stamp of one that was delivered just now."""
+    def count(self, capture_ns: int | None = None) -> None:
+        """Show what the ledger says; with the capture stamp of one that was delivered just now."""
         with self._lock:
             self._capture_ns = self._capture_ns if capture_ns is None else capture_ns
             self._health = replace(
                 self._health,
-                captured=ledger.captured,
-                delivered=ledger.delivered,
-                dropped=ledger.dropped,
+                captured=self.ledger.captured,
+                delivered=self.ledger.delivered,
+                dropped=self.ledger.dropped,
             )
 
     def now(self) -> CameraHealth:

@@ -106,7 +106,7 @@ class CameraSource:
         while token is not None:
             health = self._status.now()
             if connection.deliver(token, frame.buffer(health.height, health.width)):
-                self._label(frame, token, begin_ns, connection)
+                self._label(frame, token, begin_ns)
                 return True
             token = connection.next()
         if connection.last_error and not (self._live or self._stopped):
@@ -154,9 +154,9 @@ class CameraSource:
             )
             return self._connection
 
-    def _label(self, frame: Frame, token: Token, begin_ns: int, connection: Connection) -> None:
+    def _label(self, frame: Frame, token: Token, begin_ns: int) -> None:
         """What is known of a frame besides its pixels."""
-        frame.index, frame.name = connection.ledger.captured - 1, ""
+        frame.index, frame.name = self._status.ledger.captured - 1, ""
         frame.capture_clock = self._address.capture_clock if self._live else "file"
         frame.stamps.capture = token.capture_ns if self._live else begin_ns
         frame.stamps.media = token.media_ns

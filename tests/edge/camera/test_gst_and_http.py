@@ -14,15 +14,19 @@ import av
 import numpy as np
 import pytest
 from camera_stage import PATIENCE_S, MjpegServer, Reader, start_s, wait_until, why_no_gstreamer
+from daemon_stage import Sleeper
 
+from edge import run
 from edge.backlog import BacklogCounts
 from edge.camera.connection import Deadlines
 from edge.camera.decoder import SYSTEM_PYTHON
 from edge.camera.source import CameraSource
+from edge.cascade import Cascade, Member
 from edge.config import CameraSettings
 from edge.errors import SourceError, SourceRefused
 from edge.feeder import Feeder
 from edge.frame import Frame
+from edge.pipeline import Limits, Pipeline
 from edge.sources import open_source
 
 RED = "gst://videotestsrc is-live=true pattern=red ! video/x-raw,format={},width={},height={},framerate=30/1"
@@ -220,6 +224,27 @@ def test_slow_mjpeg_is_not_late_by_the_timestamps_that_ffmpeg_makes_up(mjpeg: Mj
     assert feeder.join(PATIENCE_S)
     assert (health.state, health.last_error, health.backlog) == ("live", "", BacklogCounts())
     assert camera.health().fps == 0.0, "it states none"
+
+
+class Busy(CameraSource):
+    """Its reader comes late for each picture."""
+
+    def read(self, frame: Frame) -> bool:
+        time.sleep(0.2)
+        return super().read(frame)
+
+
+def test_frames_lost_in_the_decoder_are_in_the_sum(mjpeg: MjpegServer) -> None:
+    source = Busy(mjpeg.uri())
+    source.open()
+    assert all(source.read(Frame()) for _ in range(3))
+    source.close()
+    lost = source.health().dropped
+    summary = Pipeline(source, Cascade([Member("sleeper", Sleeper())]), limits=Limits(frames=4)).run()
+    health = source.health()
+    assert health.delivered == 3 + summary.counts.captured
+    assert summary.counts.lost_before == health.dropped > lost + 3 > 6, "opened again it counts on"
+    assert f" dropped, {health.dropped} more lost in the decoder. Age" in run._in_words(summary, [])
 
 
 def test_size_of_mjpeg_changes_in_mid_stream(mjpeg: MjpegServer) -> None:

@@ -22,6 +22,7 @@ from edge.daemon import Daemon
 from edge.errors import DeviceFailed, InputError, SourceError, SourceRefused
 from edge.frame import Frame
 from edge.ring import Counts
+from edge.run_daemon import _in_words
 from edge.runners.cuda import CudaError
 
 
@@ -237,6 +238,21 @@ def test_the_reason_that_is_told_is_the_later_one() -> None:
         until(lambda: "late by the stream's own timestamps" in (running.camera("a")["last_error"] or ""))
         source.health = lambda: replace(refused, error_s=time.monotonic() + 60)
         assert running.camera("a")["last_error"] == "Connection refused"
+
+
+def test_frames_lost_in_the_decoders_are_in_the_sum() -> None:
+    @dataclass
+    class Decoded(Camera):
+        lost: int = 0
+
+        def health(self) -> CameraHealth:
+            return CameraHealth("streaming", 0.0, dropped=self.lost)
+
+    sources = {"a": Decoded(3, clock="file", lost=7), "b": Decoded(3, clock="file", lost=5)}
+    daemon = daemon_of(settings_of("a", "b"), sources, Sleeper())
+    counts = daemon.run()
+    assert [camera["lost_before"] for camera in daemon.state.snapshot()["cameras"]] == [7, 5]
+    assert _in_words(counts).endswith(", 12 more lost in the decoder.")
 
 
 def test_hiccup_of_the_gpu_costs_a_frame() -> None:
