@@ -69,6 +69,9 @@ class Daemon:
         make_source: a camera's source.
         open_models: as `Models.open`.
         say: takes a line for the journal, of what goes wrong and comes right again.
+
+    Attributes:
+        failure: why nothing was left to serve, where a camera's error was the reason; empty else.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Daemon:
         self._begun: set[Feeder] = set()  # those of which a frame was processed
         self._results = self._failures = 0
         self._status_s = 0.0
+        self.failure = ""
         self._stop = self._reload = False
         self._reloading: threading.Thread | None = None
         self._new: _New | None = None
@@ -158,6 +162,12 @@ class Daemon:
             if taken is not None:
                 self._process(*taken)
         self._notices.look_now()
+        if self._have_ended():
+            failed = [feeder for feeder in self._feeders.values() if feeder.failed]
+            self.failure = "; ".join(f"camera {f.camera.name}: {f.health().last_error}" for f in failed)
+
+    def _have_ended(self) -> bool:
+        return all(feeder.ended for feeder in self._feeders.values())
 
     def _is_over(self, seconds: float) -> bool:
         """It was stopped, a limit is reached, or all cameras have ended."""
@@ -166,7 +176,7 @@ class Daemon:
             self._stop
             or (most is not None and self._results >= most)
             or (longest is not None and seconds >= longest)
-            or all(feeder.ended for feeder in self._feeders.values())
+            or self._have_ended()
         )
 
     def _process(self, lane: Lane, frame: Frame) -> None:

@@ -80,6 +80,7 @@ class Feeder:
 
     Attributes:
         ring: where the frames are taken from.
+        failed: it ended by an error, which `health` tells, and not as files do.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class Feeder:
         self._since_s = self._opened_s = time.monotonic()
         self._opened = self._losses = self._index = self._read = 0
         self._error = (0.0, "")  # when the last one was, on the monotonic clock, and what
-        self._is_refused = False
+        self._is_refused = self.failed = False
         self._thread = threading.Thread(target=self._run, name=f"camera {camera.name}", daemon=True)
 
     @property
@@ -170,7 +171,9 @@ class Feeder:
             self._read_all(self._source)
         except Exception as error:  # whatever a driver throws: this camera is lost, the others go on
             self._lose(str(error) or type(error).__name__, isinstance(error, SourceRefused))
-            return self._comes_back(after_error=True)
+            comes_back = self._comes_back(after_error=True)
+            self.failed = not (comes_back or self._stopping.is_set())
+            return comes_back
         finally:
             if self._source is not None:
                 with suppress(Exception):

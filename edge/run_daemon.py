@@ -17,7 +17,7 @@ import click
 from edge.config import CameraSettings, SinkSettings, StreamSettings
 from edge.daemon import Daemon
 from edge.daemon_state import DaemonState
-from edge.errors import InputError, SightlineError
+from edge.errors import InputError, SightlineError, SourceError
 from edge.files import check_could_write
 from edge.frame import Frame
 from edge.protocols import Sink, SourceInfo
@@ -59,6 +59,7 @@ def serve(settings: StreamSettings, reread: Callable[[], StreamSettings] | None,
 
     Raises:
         SightlineError: as `Daemon.run`, or the page cannot be served.
+        SourceError: all cameras have ended, and not all of them as files do.
     """
     from edge.run import ended_by_signals
 
@@ -76,6 +77,8 @@ def serve(settings: StreamSettings, reread: Callable[[], StreamSettings] | None,
         counts = daemon.run()
     if not quiet:
         click.echo(_in_words(counts))
+    if daemon.failure:
+        raise SourceError(f"Nothing is left to serve. {daemon.failure}")
 
 
 def _page(settings: StreamSettings, daemon: Daemon, ending: ExitStack) -> list[tuple[str, Sink]]:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 import sightline
@@ -126,6 +128,22 @@ def test_cameras_go_into_the_results_and_the_videos(start: Start, tmp_path: Path
     assert len(results) == 30
     assert {result["camera"] for result in results} == {"door", "yard"}
     assert sorted(path.name for path in tmp_path.glob("*.mp4")) == ["v-door.mp4", "v-yard.mp4"]
+
+
+@pytest.mark.parametrize(("content", "code"), [(b"a shopping list", 2), (None, 0)])
+def test_camera_that_an_error_ended_ends_the_daemon_with_2_when_it_was_the_last(
+    start: Start, tmp_path: Path, content: bytes | None, code: int
+) -> None:
+    (tmp_path / "album").mkdir()
+    cv2.imwrite(str(tmp_path / "album" / "a.png"), np.zeros((20, 30, 3), np.uint8))
+    if content is not None:
+        (tmp_path / "album" / "b.png").write_bytes(content)
+    process = start(MODEL + '[[cameras]]\nname = "album"\nsource = "album"\n')
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, (out, err)
+    told = "Error: Nothing is left to serve. camera album: album/b.png is not an image" in err
+    assert told == (code == 2), err
+    assert "1 of 1 frames, 0 dropped" in out
 
 
 def test_sigterm_ends_it_within_a_second_with_whole_files(start: Start, tmp_path: Path) -> None:
