@@ -46,7 +46,7 @@ class FeederHealth:
 
     Attributes:
         since_s: for how long it has been in its state.
-        reconnects: how often its source was opened again.
+        reconnects: how often its source came back after a loss; a file that begins again was not lost.
         last_error: why it was lost last, by the camera's word or ours, whichever came later; without secrets, and
             empty when it never was.
         counts: where its frames went.
@@ -100,7 +100,7 @@ class Feeder:
         self._stopping = threading.Event()
         self._state: FeederState = "opening"
         self._since_s = self._opened_s = time.monotonic()
-        self._opened = self._losses = self._index = self._read = 0
+        self._reconnects = self._losses = self._index = self._read = 0
         self._error = (0.0, "")  # when the last one was, on the monotonic clock, and what
         self._is_refused = self.failed = False
         self._thread = threading.Thread(target=self._run, name=f"camera {camera.name}", daemon=True)
@@ -139,7 +139,7 @@ class Feeder:
     def health(self) -> FeederHealth:
         """A snapshot, from any thread."""
         own: Any = getattr(self._source, "health", lambda: None)()  # of cameras that reconnect by themselves
-        state, error, reconnects = self._state, self._error, max(0, self._opened - 1)
+        state, error, reconnects = self._state, self._error, self._reconnects
         since_s = time.monotonic() - self._since_s
         if own is not None:
             reconnects += own.reconnects
@@ -196,10 +196,11 @@ class Feeder:
 
     def _read_all(self, source: Source) -> None:
         """From opening to the end of the stream; raises what the source raises, and `_Reopen`."""
-        if not self._opened and not self._losses:
+        if self._info is None and not self._losses:
             self._be("opening")
-        info = self._info = replace(source.open(), camera=self.camera.name)
-        self._opened += 1
+        info = replace(source.open(), camera=self.camera.name)
+        self._reconnects += self._info is not None and self._losses > 0
+        self._info = info
         self._opened_s = time.monotonic()
         self._backlog.restart()
         self.ring.lossless = self.camera.lossless or not info.fps

@@ -120,6 +120,7 @@ def test_crash_loop_of_one_camera_costs_the_others_no_frame() -> None:
         until(lambda: running.camera("broken")["state"] == "degraded")
         assert running.camera("broken")["last_error"] == "the cable was pulled"
         until(lambda: sources["broken"].opened >= 4)
+        until(lambda: running.camera("broken")["reconnects"] >= 3)
     good = running.camera("good")
     assert adds_up(running.counts)
     assert set(good["dropped_for"]) <= {"ended"}
@@ -181,6 +182,7 @@ def test_camera_with_reopen_begins_again() -> None:
     sink.on_write = lambda frame: states.add(daemon.state.snapshot()["cameras"][0]["state"])
     daemon.run()
     assert source.opened >= 8
+    assert daemon.state.snapshot()["cameras"][0]["reconnects"] == 0, "nor is it a reconnect"
     assert sink.indices["a"] == sorted(set(sink.indices["a"]))
     assert states == {"live"}, "the end of a short clip is no loss"
 
