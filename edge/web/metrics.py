@@ -28,7 +28,7 @@ _Families = Iterator[Metric]
 _COUNTERS: tuple[tuple[str, str, Callable[[CameraView], int]], ...] = (
     ("frames_captured", "Frames that came from the camera.", lambda c: c.captured),
     ("frames_processed", "Frames with a result.", lambda c: c.processed),
-    ("frames_dropped", "Frames that gave way to a newer one.", lambda c: c.dropped),
+    ("frames_dropped", "Frames without a result, for whatever reason.", lambda c: c.dropped),
     ("frames_lost_before", "Frames lost in the decoder's process.", lambda c: c.lost_before),
     ("camera_reconnects", "Times that the camera came back.", lambda c: c.reconnects),
 )

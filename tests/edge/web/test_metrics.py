@@ -61,6 +61,14 @@ def test_every_figure_is_there_in_base_units() -> None:
     assert found["sightline_series_left_out", ()] == 0
 
 
+def test_help_does_not_give_one_reason_for_all_dropped_frames() -> None:
+    text = text_of(snapshot(cameras=[camera("door", dropped_for={"newer": 7, "stale": 2})]))
+    help_text = next(
+        line for line in text.splitlines() if line.startswith("# HELP sightline_frames_dropped_total")
+    )
+    assert help_text.endswith("Frames without a result, for whatever reason.")
+
+
 def test_the_number_of_series_is_bounded_whatever_is_configured() -> None:
     many = [f"camera-{n}" for n in range(MANY)]
     models = [{"name": f"m{n}", "backend": "b", "precision": "p", "refused": []} for n in range(MANY)]
