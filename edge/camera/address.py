@@ -197,15 +197,21 @@ def values_in(uri: str) -> tuple[str, ...]:
 
 
 def complaint_about_device(device: str) -> tuple[str, str] | None:
-    """Why a V4L2 device cannot be opened, as far as a look at it tells: the reason and the kind of failure."""
+    """Why a V4L2 device cannot be opened, as far as a look at it tells: the reason and the kind of failure.
+
+    The reason names the device, which the URI may not (`0`), and has no full stop.
+    """
     path = Path(device)
     try:
         mode = path.stat().st_mode
     except OSError:
         there = ", ".join(sorted(str(p) for p in Path("/dev").glob("video*"))) or "none"
-        return f"no such device. Video devices here: {there}. Is the camera plugged in?", "absent"
+        return (
+            f"no such device, {device}. Video devices here: {there}. Look whether it is plugged in",
+            "absent",
+        )
     if not stat.S_ISCHR(mode):
-        return "it is no video device, but a file or a folder", "permanent"
+        return f"{device} is no video device, but a file or a folder", "permanent"
     if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
         return _no_permission(path), "permanent"
     return None
@@ -221,6 +227,6 @@ def _no_permission(path: Path) -> str:
     except KeyError:
         group = str(number)
     return (
-        f"no permission. It belongs to the group '{group}': add the user that runs this program to it "
+        f"no permission for {path}. It belongs to the group '{group}': add the user that runs this program to it "
         f"(sudo usermod -aG {group} USER; in a service SupplementaryGroups={group}) and log in anew"
     )
