@@ -52,18 +52,18 @@ def predict(
     """
     console = open_console(stderr=True)
     opened = Model.open(Bundle.open(bundle), backend, precision, threads, score_threshold)
-    with closing(opened) as model:
-        frames = open_source(source)
+    with closing(opened) as model, closing(open_source(source)) as frames:
         info = frames.open()
-        if info.frames is None and source.startswith("demo:"):
+        if info.frames is None:
             raise SourceError(
-                f"{source} has no end, and the file appears whole: add one, demo://?frames=300."
+                f"{info.uri} has no end, and the file appears whole. Give the demo one: demo://?frames=300; "
+                "of a camera take: sightline run --source URI --seconds 10 --jsonl FILE."
             )
-        with closing(frames), whole_file(jsonl) as temporary:
-            lines = track(_results(model, frames), "predicting", total=info.frames, console=console)
+        with whole_file(jsonl) as temporary:
+            lines = track(_results(model, frames), "predicting", total=info.frames or None, console=console)
             count = _write(lines, temporary)
             if count == 0:
-                raise SourceError(f"{source} holds no picture that can be decoded; nothing was written.")
+                raise SourceError(f"{info.uri} holds no picture that can be decoded; nothing was written.")
         console.print(
             f"{count} pictures, {model.name} {model.backend} {model.precision}: {jsonl}", highlight=False
         )

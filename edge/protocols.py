@@ -24,7 +24,7 @@ class SourceInfo:
         uri: as the user wrote it, secrets masked.
         width, height: of the first frame, pixels; 0 where pictures differ in size.
         fps: nominal frames a second; 0.0 where there is no rate (pictures).
-        frames: how many there will be; None for a stream without end.
+        frames: how many there will be; 0 where there is an end and it is not known, None for a stream without end.
         capture_clock: what the capture stamps mean.
         camera: its name among several; empty where the stream has only one source.
     """

@@ -87,8 +87,8 @@ class CameraSource:
             raise
         health = self._status.now()
         clock = self._address.capture_clock if self._live else "file"
-        fps = health.fps or ASSUMED_FPS
-        return SourceInfo(self._address.shown, health.width, health.height, fps, None, clock)
+        fps, frames = health.fps or ASSUMED_FPS, None if self._live else 0
+        return SourceInfo(self._address.shown, health.width, health.height, fps, frames, clock)
 
     def read(self, frame: Frame) -> bool:
         """Fill `frame` with the newest picture; waits for one, and connects again meanwhile if need be.

@@ -110,7 +110,7 @@ class VideoSource:
         if picture.rotation % 180:
             width, height = height, width
         self._fps = float(stream.average_rate or stream.guessed_rate or 0)
-        return SourceInfo(self._uri, width, height, self._fps, self._expected or None, "file")
+        return SourceInfo(self._uri, width, height, self._fps, self._expected, "file")
 
     def _decode(self, container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
         """The frames that decode; damaged packets are counted and passed over."""

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
+from daemon_stage import Camera
 
 Command = Callable[..., Any]
 RED, GREY = (0, 0, 255), 90  # BGR
@@ -73,6 +75,31 @@ def test_what_has_no_end_is_refused(command: Command, colour_bundle: Path, tmp_p
     ended = command("predict", colour_bundle, "demo://", "--jsonl", tmp_path / "r.jsonl")
     assert (ended.code, "demo:// has no end" in ended.err) == (2, True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_camera_is_refused_and_closed_again(
+    command: Command, colour_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = Camera(fails_after=3)
+    monkeypatch.setattr("edge.predict.open_source", lambda uri: endless)
+    ended = command("predict", colour_bundle, "rtsp://me:hunter22@door/", "--jsonl", tmp_path / "r.jsonl")
+    assert (ended.code, "test camera has no end" in ended.err) == (2, True), ended.err
+    assert "sightline run" in ended.err
+    assert "hunter22" not in ended.err
+    assert (endless.closed.is_set(), list(tmp_path.iterdir())) == (True, [])
+
+
+def test_video_that_does_not_say_how_many_frames_it_has(
+    command: Command, colour_bundle: Path, tmp_path: Path
+) -> None:
+    with av.open(str(tmp_path / "clip.mkv"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height = 64, 48
+        for _ in range(5):
+            picture = av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    assert len(predict(command, colour_bundle, tmp_path / "clip.mkv", tmp_path)) == 5
 
 
 def test_the_threshold_decides_what_is_a_face(command: Command, faces_bundle: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_truncated_between_two_packets_is_noticed_too(clip: Path, tmp_path: Path
 
 def test_whole_matroska_without_a_frame_count_is_no_error(tmp_path: Path) -> None:
     source = open_source(str(write_clip(tmp_path / "whole.mkv")))
-    assert source.open().frames is None
+    assert source.open().frames == 0
     assert len(read_all(source)) == FRAMES
     source.close()
 
