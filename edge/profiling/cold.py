@@ -49,9 +49,14 @@ def cold_start(settings: StreamSettings, backends: Sequence[str], times: int = T
 def _one(settings: StreamSettings, backends: Sequence[str]) -> dict[str, float]:
     # The monotonic clock is the system's own: the child goes on from the parent's reading.
     command = [sys.executable, "-m", __name__, str(time.monotonic_ns()), ",".join(dict.fromkeys(backends))]
-    done = subprocess.run(
-        command, input=settings.model_dump_json(), capture_output=True, text=True, timeout=LONGEST_S
-    )
+    try:
+        done = subprocess.run(
+            command, input=settings.model_dump_json(), capture_output=True, text=True, timeout=LONGEST_S
+        )
+    except subprocess.TimeoutExpired as error:
+        raise InputError(
+            f"The cold start has not ended after {LONGEST_S:g} s. Build a TensorRT engine first: `sightline build`."
+        ) from error
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise InputError(f"The cold start ended with {done.returncode}: {last}. Try the same with `run`.")

@@ -168,6 +168,14 @@ def test_the_cold_start_is_measured_in_fresh_processes(profile: Callable[..., An
     assert steps["imports"] > steps["second_inference"]
 
 
+def test_a_cold_start_without_an_end_is_told(
+    profile: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.profiling.cold.LONGEST_S", 0.05)
+    ended = profile("--frames", 10, "--percentiles", "50", "--cold-start")
+    assert (ended.code, "The cold start has not ended after 0.05 s" in ended.err) == (2, True), ended.err
+
+
 def test_a_page_a_trace_and_the_layers(profile: Callable[..., Any], tmp_path: Path) -> None:
     page, trace, run = (tmp_path / name for name in ("run.html", "trace.json", "run.json"))
     ended = profile("--frames", 60, "--html", page, "--trace", trace, "--layers", "--json", run)
