@@ -64,6 +64,7 @@ enrolment = true                # models with `enrolled` can be taught on the pa
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,13 +124,28 @@ class SinkSettings(_Settings):
     jsonl_max_bytes: int | None = Field(default=None, ge=1)
     jsonl_keep: int = Field(default=5, ge=0)
 
-    @model_validator(mode="after")
-    def _shares_no_file(self) -> SinkSettings:
-        if self.events and self.mqtt and self.events.path.absolute() == self.mqtt.outbox.absolute():
-            raise ValueError(
-                f"events and the outbox of mqtt are both to be {self.events.path}: give each its own"
-            )
-        return self
+    def files(self, cameras: Sequence[str] = ()) -> list[tuple[str, Path]]:
+        """What is written, each with its key; of a folder of snapshots, a file in it.
+
+        Args:
+            cameras: the names of those that have a video each; none where a single source is streamed.
+        """
+        video = self.video
+        videos = [video_of(video, name) for name in cameras] if video and cameras else [video]
+        found = [
+            ("jsonl", self.jsonl),
+            *(("video", path) for path in videos),
+            ("latency", self.latency),
+            ("events.path", self.events.path if self.events else None),
+            ("mqtt.outbox", self.mqtt.outbox if self.mqtt else None),
+            ("snapshots.folder", self.snapshots.folder / "snapshot.jpg" if self.snapshots else None),
+        ]
+        return [(key, path) for key, path in found if path is not None]
+
+
+def video_of(path: Path, camera: str) -> Path:
+    """A camera's own video, where each has one: `demo.mp4` becomes `demo-door.mp4`."""
+    return path.with_stem(f"{path.stem}-{camera}")
 
 
 class CameraSettings(_Settings):
@@ -245,6 +261,18 @@ class StreamSettings(_Settings):
                     "do not count. Give one of them another name",
                     *("cameras", number, "name"),
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_are_files_of_their_own(self) -> StreamSettings:
+        """Each replaces or continues what it finds: a recording that is read, or another's results, would be lost."""
+        cameras = self.all_cameras()
+        taken = {os.path.realpath(c.source): "source" for c in cameras if os.path.isfile(c.source)}
+        for key, path in self.sinks.files([c.name for c in cameras] if self.is_daemon else ()):
+            other = taken.setdefault(os.path.realpath(path), key)
+            if other != key:
+                message = f"{path} is that of '{other}', too: give each a file of its own"
+                raise wrong(message, "sinks", *key.split("."))
         return self
 
     @property

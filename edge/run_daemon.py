@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.config import CameraSettings, SinkSettings, StreamSettings
+from edge.config import CameraSettings, StreamSettings
 from edge.daemon import Daemon
 from edge.daemon_state import DaemonState
 from edge.errors import InputError, SightlineError, SourceError
@@ -190,7 +189,7 @@ def check(settings: StreamSettings) -> str:
             )
             lines += [f"  refused {refusal}" for refusal in facts.refused]
     lines += [f"sink {name}" for name, _ in make_sinks(settings.sinks, "")]
-    for path in _files_of(settings.sinks):
+    for _, path in settings.sinks.files():
         check_could_write(path)
     if settings.web is not None:
         from edge.web.credentials import Credentials
@@ -198,19 +197,6 @@ def check(settings: StreamSettings) -> str:
         Credentials.read(settings.web)
         lines.append(f"page on {settings.web.host} port {settings.web.port}")
     return "\n".join(lines)
-
-
-def _files_of(sinks: SinkSettings) -> list[Path]:
-    """What they would write; of a folder of snapshots, a file in it."""
-    paths = [
-        sinks.jsonl,
-        sinks.video,
-        sinks.latency,
-        sinks.events.path if sinks.events else None,
-        sinks.mqtt.outbox if sinks.mqtt else None,
-        sinks.snapshots.folder / "snapshot.jpg" if sinks.snapshots else None,
-    ]
-    return [path for path in paths if path is not None]
 
 
 def _look_up(camera: CameraSettings, secrets: Secrets) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from edge.backends import serve
 from edge.bundle import Bundle
 from edge.cascade import Cascade, Member, check_threshold, member_of, threshold_of
-from edge.config import CameraSettings, ModelSettings, SinkSettings, StreamSettings
+from edge.config import CameraSettings, ModelSettings, SinkSettings, StreamSettings, video_of
 from edge.daemon_state import ModelFacts
 from edge.frame import Frame
 from edge.model import Model
@@ -174,8 +174,7 @@ class VideoOfEach:
         """Begin the camera's file, unless it has one."""
         if source.camera in self._sinks:
             return
-        path = self._path.with_stem(f"{self._path.stem}-{source.camera}")
-        sink = VideoSink(path, f"{source.camera}  {self._title}")
+        sink = VideoSink(video_of(self._path, source.camera), f"{source.camera}  {self._title}")
         sink.open(source)
         self._sinks[source.camera] = sink
 

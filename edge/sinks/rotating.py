@@ -1,4 +1,4 @@
-"""A log of lines that goes on for months: cut into parts of a size, the oldest of which are removed."""
+"""A log of JSON lines that goes on for months: cut into parts of a size, the oldest of which are removed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BLOCK = 1 << 16
 
 
 class RotatingFile:
-    """Appends whole lines to `path`; a full part becomes `path.1`, what was `path.1` becomes `path.2`.
+    """Appends JSON objects, a line each, to `path`; a full part becomes `path.1`, what was that `path.2`.
 
     A line is on the file as soon as it is written, so that others can follow it. After a kill in the
     middle of a line, the next run cuts its beginning off.
@@ -27,7 +27,7 @@ class RotatingFile:
     """
 
     def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
-        """Raises InputError where the file cannot be written."""
+        """Raises InputError where the file cannot be written, or holds something else."""
         self._path, self._max_bytes, self._keep = path, max_bytes, keep
         self._handle, self._size, self._closed = -1, 0, False
         self.lost = 0
@@ -37,7 +37,7 @@ class RotatingFile:
             self._open()
         except OSError as error:
             raise InputError(
-                f"Cannot write {path}: {error.strerror}. Choose a file in a folder that you may write to."
+                f"Cannot write {path}: {error.strerror}. Choose another file, in a folder that you may write to."
             ) from error
 
     @property
@@ -75,9 +75,16 @@ class RotatingFile:
         self._size += written
 
     def _open(self) -> None:
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        self._size = _end_of_last_line(self._handle)
-        os.ftruncate(self._handle, self._size)
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            if os.pread(handle, 1, 0) not in (b"", b"{"):  # what would be cut off is no torn line
+                raise FileExistsError(errno.EEXIST, "it is there and holds no JSON objects")
+            self._size = _end_of_last_line(handle)
+            os.ftruncate(handle, self._size)
+        except OSError:
+            os.close(handle)
+            raise
+        self._handle = handle
 
     def _next_part(self) -> None:
         if self._handle >= 0:

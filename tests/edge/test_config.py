@@ -115,6 +115,53 @@ def test_wrong_files(tmp_path: Path, text: str, message: str) -> None:
         StreamSettings.read(written(tmp_path, text))
 
 
+EVENTS = '[sinks.events]\npath = "same"\n'
+TWO_CAMERAS = (
+    '[[cameras]]\nname = "door"\nsource = "c-door.mp4"\n[[cameras]]\nname = "yard"\nsource = "c.mp4"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            'source = "c.mp4"\n[sinks]\nvideo = "c.mp4"',
+            r"'sinks\.video' in .*, line 3: c\.mp4 is that of 'source'",
+        ),
+        ('source = "c.mp4"\n[sinks]\nlatency = "link"', "link is that of 'source'"),
+        ('[sinks]\njsonl = "same"\nlatency = "a/../same"', r"'sinks\.latency' in .*, line 3: .* of 'jsonl'"),
+        (
+            '[sinks]\njsonl = "same"\n' + EVENTS,
+            r"'sinks\.events\.path' in .*, line 4: same is that of 'jsonl'",
+        ),
+        (
+            EVENTS + '[sinks.mqtt]\nhost = "broker"\noutbox = "./same"',
+            r"same is that of 'events\.path', too: give",
+        ),
+        (TWO_CAMERAS + '[sinks]\nvideo = "c.mp4"', "c-door.mp4 is that of 'source'"),
+    ],
+    ids=["source", "link", "each other", "events", "outbox", "camera"],
+)
+def test_an_output_takes_no_file_of_the_source_or_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.mp4").touch()
+    Path("c-door.mp4").touch()
+    Path("link").symlink_to("c.mp4")
+    with pytest.raises(InputError, match=message):
+        StreamSettings.read(written(tmp_path, text))
+
+
+def test_several_cameras_do_not_write_the_video_they_are_named_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.mp4").touch()
+    text = '[[cameras]]\nname = "yard"\nsource = "c.mp4"\n[sinks]\nvideo = "c.mp4"'
+    assert StreamSettings.read(written(tmp_path, text)).sinks.video == Path("c.mp4")
+
+
 def test_missing_file_and_wrong_option(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         StreamSettings.read(tmp_path / "gone.toml")

@@ -106,12 +106,6 @@ def test_check_refuses_what_the_run_would(
         check(read(tmp_path, MODEL + ONE + more))
 
 
-def test_two_sinks_want_one_file(tmp_path: Path) -> None:
-    sinks = '[sinks.events]\npath = "s.sqlite"\n[sinks.mqtt]\nhost = "broker"\noutbox = "s.sqlite"\n'
-    with pytest.raises(InputError, match=r"both to be s\.sqlite: give each its own"):
-        read(tmp_path, MODEL + ONE + sinks)
-
-
 def test_check_of_a_wrong_file_ends_with_2(command: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(ONE + "sorce = 'x'\n")
     ended = command("run", "--check", tmp_path / "run.toml")

@@ -30,7 +30,7 @@ def parts(path: Path) -> list[Path]:
 def test_parts_keep_their_size_and_hold_the_newest_lines(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str], max_bytes: int, keep: int
 ) -> None:
-    path, lines = tmp_path_factory.mktemp("log") / "log", [json.dumps(text) for text in texts]
+    path, lines = tmp_path_factory.mktemp("log") / "log", [json.dumps({"": text}) for text in texts]
     log = RotatingFile(path, max_bytes, keep)
     for line in lines:
         log.write(line)
@@ -45,23 +45,26 @@ def test_parts_keep_their_size_and_hold_the_newest_lines(
     assert log.lost == 0
 
 
-@given(st.lists(st.text("abc", max_size=9), max_size=9), st.text("abc", max_size=300_000 // 3))
+objects = st.text("abc", max_size=9).map(lambda text: json.dumps({"": text}))
+
+
+@given(st.lists(objects, max_size=9), st.text("abc", max_size=300_000 // 3).map("{".__add__))
 def test_the_beginning_of_a_line_is_cut_off(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], torn: str
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "log"
     path.write_text("".join(line + "\n" for line in lines) + torn)
     log = RotatingFile(path, 1 << 20, 1)
-    log.write("new")
+    log.write("{}")
     log.close()
-    assert path.read_text().splitlines() == [*lines, "new"]
+    assert path.read_text().splitlines() == [*lines, "{}"]
 
 
 def test_a_long_torn_line_is_found_over_many_blocks(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    path.write_text("first\n" + "x" * 200_000)
+    path.write_text("{}\n{" + "x" * 200_000)
     RotatingFile(path, 1 << 20, 1).close()
-    assert path.read_text() == "first\n"
+    assert path.read_text() == "{}\n"
 
 
 def test_a_stream_with_max_bytes_appends_under_its_name_and_names_the_camera(tmp_path: Path) -> None:
@@ -78,12 +81,23 @@ def test_a_stream_with_max_bytes_appends_under_its_name_and_names_the_camera(tmp
     assert [record["camera"] for record in records] == ["door", "door"]
 
 
+@pytest.mark.parametrize("content", [b"SQLite format 3\0", b"\0\0\0 ftyp", b"a letter"])
+def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "copy.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(
+        InputError, match=r"Cannot write .*copy\.sqlite: it is there and holds no JSON objects"
+    ):
+        RotatingFile(path, 1 << 20, 1)
+    assert path.read_bytes() == content
+
+
 def test_after_a_kill_every_line_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "log"
     code = (
         "import sys; from pathlib import Path; from edge.sinks.rotating import RotatingFile\n"
         "log = RotatingFile(Path(sys.argv[1]), 100_000, 3)\n"
-        "for n in range(10**9): log.write(str(n) + ' ' + 'x' * 500); n or print('begun', flush=True)"
+        "for n in range(10**9): log.write('{' + str(n) + ' ' + 'x' * 500); n or print('begun', flush=True)"
     )
     for _ in range(3):
         with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
@@ -114,7 +128,7 @@ def test_a_log_on_a_disk_that_is_full(tmp_path: Path, small_disk: Callable[[int]
     folder = small_disk(256 << 10)
     log = RotatingFile(folder / "log", 64 << 10, 10)
     for number in range(2000):
-        log.write(f"{number} " + "x" * 400)
+        log.write(f"{{{number} " + "x" * 400)
     log.close()
     held = [line for part in parts(folder / "log") for line in part.read_text().splitlines()]
     assert log.lost > 0
