@@ -22,12 +22,14 @@ from edge.errors import InputError
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, on any error it is gone.
 
-    The temporary name keeps the suffix, because writers choose their format by it.
+    The temporary name keeps the suffix, because writers choose their format by it. A link stays one: what it
+    leads to is replaced.
 
     Raises:
-        InputError: it cannot be made, or the disk is full.
+        InputError: it cannot be made, the disk is full, or a folder, a device or a pipe has the name.
     """
-    path = Path(path)
+    _check_may_be_replaced(path)
+    path = behind_links(path)
     temporary = _temporary_sibling(path)
     try:
         with _room_for(path):
@@ -45,12 +47,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path`.
 
     Two renames are needed where `path` exists already; should a kill fall between them, the old
-    content stands beside it with the suffix `.old` and the next write removes it.
+    content stands beside it with the suffix `.old` and the next write removes it. A link stays one.
 
     Raises:
         InputError: it cannot be made, or the disk is full.
     """
-    path = Path(path)
+    path = behind_links(path)
     temporary = _temporary_sibling(path, folder=True)
     try:
         with _room_for(path):
@@ -69,6 +71,11 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def behind_links(path: Path) -> Path:
+    """The absolute path of what is written where `path` is a link, or leads through some."""
+    return Path(os.path.realpath(path))
 
 
 def check_writable(folder: Path, option: str) -> None:
@@ -90,11 +97,10 @@ def check_could_write(path: Path) -> None:
     """That a file may be made there later; nothing is made now.
 
     Raises:
-        InputError: it is a folder, or it or the nearest folder above it that is there cannot be written.
+        InputError: it is no file, or it or the nearest folder above it that is there cannot be written.
     """
-    folder = next(parent for parent in path.absolute().parents if os.path.exists(parent))
-    if path.is_dir():
-        raise _is_a_folder(path)
+    _check_may_be_replaced(path)
+    folder = next(parent for parent in behind_links(path).parents if os.path.exists(parent))
     if os.path.exists(path) and not os.access(path, os.W_OK):
         raise InputError(
             f"Cannot write {path}: this user may not. Choose another place, or run it as its user."
@@ -127,8 +133,6 @@ def _room_for(path: Path) -> Iterator[None]:
 
 
 def _temporary_sibling(path: Path, folder: bool = False) -> Path:
-    if path.is_dir() and not folder:
-        raise _is_a_folder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if folder:
@@ -142,8 +146,11 @@ def _temporary_sibling(path: Path, folder: bool = False) -> Path:
         ) from error
 
 
-def _is_a_folder(path: Path) -> InputError:
-    return InputError(f"Cannot write {path}: it is a folder. Choose the name of a file.")
+def _check_may_be_replaced(path: Path) -> None:
+    """In the place of a device, such as /dev/null, a file would harm every other program."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        kind = "folder" if os.path.isdir(path) else "device or a pipe"
+        raise InputError(f"Cannot write {path}: it is a {kind}. Choose the name of a file.")
 
 
 def _replace_folder(new: Path, path: Path) -> None:

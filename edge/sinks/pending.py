@@ -8,7 +8,7 @@ from contextlib import suppress
 from glob import escape
 from pathlib import Path
 
-from edge.files import whole_file
+from edge.files import behind_links, whole_file
 
 
 class _Discarded(Exception):
@@ -27,7 +27,7 @@ class PendingFile:
 
     def __init__(self, target: Path) -> None:
         """Raises InputError where the folder cannot be written."""
-        _remove_orphans(target)
+        _remove_orphans(behind_links(target))
         self._context = whole_file(target)
         self.path: Path = self._context.__enter__()
         self._lock = os.open(self.path, os.O_RDONLY)

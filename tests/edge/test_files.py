@@ -9,6 +9,7 @@ import pytest
 
 from edge.errors import InputError
 from edge.files import check_could_write, sha256, whole_file, whole_folder, write_text
+from edge.sinks.pending import PendingFile
 
 
 def test_a_file_appears_whole(tmp_path: Path) -> None:
@@ -71,6 +72,40 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
     for refuses in (lambda path: write_text(path, ""), check_could_write):
         with pytest.raises(InputError, match="it is a folder"):
             refuses(tmp_path)
+
+
+def test_a_link_stays_one_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "latency.json").symlink_to("disk/a.json")
+    (tmp_path / "bundle").symlink_to("disk/bundle")
+    for text in ("first", "second"):
+        write_text(tmp_path / "latency.json", text)
+        with whole_folder(tmp_path / "bundle") as folder:
+            (folder / text).touch()
+    assert (tmp_path / "disk" / "a.json").read_text() == "second"
+    assert (tmp_path / "disk" / "bundle" / "second").exists()
+    assert (tmp_path / "latency.json").is_symlink()
+    assert (tmp_path / "bundle").is_symlink()
+    assert sorted(p.name for p in (tmp_path / "disk").iterdir()) == ["a.json", "bundle"]
+
+
+def test_a_device_or_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("pipe")
+    for path in (pipe, link):
+        for refuses in (lambda path: write_text(path, ""), check_could_write):
+            with pytest.raises(InputError, match=f"Cannot write {path}: it is a device or a pipe"):
+                refuses(path)
+    assert pipe.is_fifo()
+
+
+def test_what_a_kill_left_behind_a_link_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / ".a.12345678.mp4").touch()
+    (tmp_path / "a.mp4").symlink_to("disk/a.mp4")
+    PendingFile(tmp_path / "a.mp4").keep()
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["a.mp4"]
 
 
 def test_whether_a_file_could_be_written_is_told_without_making_it(tmp_path: Path) -> None:
