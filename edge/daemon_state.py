@@ -17,6 +17,7 @@ from edge.profiler import StageRecorder
 from edge.protocols import Sink
 from edge.results import FrameResult
 from edge.secret import masked
+from edge.sinks.shared import losses
 
 RECENT = 60
 """Results over which a camera's rate is taken."""
@@ -258,7 +259,7 @@ def _percentiles(spread: Mapping[str, float | None]) -> dict[str, float | None]:
 def _sink(name: str, sink: Sink, trouble: _SinkTrouble | None) -> dict[str, Any]:
     """What the daemon saw it refuse, and what it says itself to have lost."""
     trouble = trouble or _SinkTrouble()
-    own_lost, own_error = getattr(sink, "lost", 0), getattr(sink, "trouble", "")
+    own_lost, own_error = losses(sink)
     return {"name": name, "lost": trouble.lost + own_lost, "last_error": own_error or trouble.last_error}
 
 

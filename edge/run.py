@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from edge.pipeline import Limits, Pipeline, Summary
 from edge.profiler import StageRecorder, stage_table
 from edge.protocols import Sink
 from edge.secret import masked
-from edge.sinks.shared import shared_sinks
+from edge.sinks.shared import losses, shared_sinks
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
 from edge.sources import source_of
@@ -85,6 +85,8 @@ def run(
 def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
     """Run one stream as the settings say; prints the summary and the latency table unless quiet.
 
+    What sinks have lost, and what is wrong with them at the end, goes to stderr.
+
     Raises:
         SightlineError: whatever the bundle, the source or a sink finds wrong. The files hold the
             results up to then.
@@ -94,7 +96,8 @@ def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
         Cascade.open(settings.chosen(), settings.score_threshold, settings.parallel_models)
     ) as models:
         recorder = StageRecorder(settings.sinks.latency, described(settings, models))
-        sinks = [*_sinks(settings, models.title), recorder]
+        named = _sinks(settings, models.title)
+        sinks = [*(sink for _, sink in named), recorder]
         limits = Limits(settings.seconds, settings.frames)
         pipeline = Pipeline(source, models, sinks, limits, settings.lossless)
         try:
@@ -103,6 +106,7 @@ def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
         finally:
             if recorder.n and not quiet:
                 _print_latency(recorder)
+            _print_losses(named)
     if not quiet:
         click.echo(_in_words(summary, sinks))
     return summary
@@ -144,16 +148,23 @@ def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _sinks(settings: StreamSettings, title: str) -> list[Sink]:
-    """The sinks that are asked for, but the recorder."""
+def _sinks(settings: StreamSettings, title: str) -> list[tuple[str, Sink]]:
+    """The sinks that are asked for, each with its name, but the recorder."""
     wanted = settings.sinks
-    sinks: list[Sink] = []
+    sinks: list[tuple[str, Sink]] = []
     if wanted.terminal:
-        sinks.append(TerminalSink(title))
-    sinks += [sink for _, sink in shared_sinks(wanted)]
+        sinks.append(("terminal", TerminalSink(title)))
+    sinks += shared_sinks(wanted)
     if wanted.video:
-        sinks.append(VideoSink(wanted.video, title, settings.lossless))
+        sinks.append(("video", VideoSink(wanted.video, title, settings.lossless)))
     return sinks
+
+
+def _print_losses(sinks: Iterable[tuple[str, Sink]]) -> None:
+    for name, sink in sinks:
+        lost, trouble = losses(sink)
+        if told := ": ".join(filter(None, [f"{lost} lost" if lost else "", trouble])):
+            click.echo(f"sink {name}: {told}", err=True)
 
 
 def _print_latency(recorder: StageRecorder) -> None:

@@ -1,4 +1,4 @@
-"""The sinks that serve one source or all cameras alike, made from the settings."""
+"""The sinks that serve one source or all cameras alike, made from the settings; and what any sink has lost."""
 
 from __future__ import annotations
 
@@ -18,3 +18,8 @@ def shared_sinks(settings: SinkSettings) -> list[tuple[str, Sink]]:
         if wanted:
             sinks.append((name, resolve(SINKS[name])(wanted)))
     return sinks
+
+
+def losses(sink: Sink) -> tuple[int, str]:
+    """How much a sink has lost, and what is wrong with it now; 0 and empty of one that says nothing of that."""
+    return getattr(sink, "lost", 0), getattr(sink, "trouble", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -216,21 +215,6 @@ def test_output_that_cannot_be_written(
     )
     assert code == 2
     assert "Cannot write" in one_message(capsys)
-
-
-def test_an_output_in_the_place_of_the_source_is_refused_before_anything_is_opened(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    bundle: Path,
-    clip: Path,
-) -> None:
-    recording = Path(shutil.copy(clip, tmp_path / "c.mp4"))
-    args = ("--source", recording, "--model", bundle, "--frames", 3, "--lossless", "--video", recording)
-    assert command(monkeypatch, "run", *args) == 2
-    message = f"'sinks.video' in the command line: {recording} is that of 'source', too"
-    assert message in one_message(capsys)
-    assert recording.read_bytes() == clip.read_bytes()
 
 
 def test_profile_prints_both_tables_and_writes_them(
