@@ -17,14 +17,15 @@ REPEAT_S = 60.0
 """How soon another reason for a camera's state, or more losses of a sink, are told of."""
 
 BURST = 4
-"""Lines of one camera within `REPEAT_S`: one that comes and goes all the time would fill the journal."""
+"""Lines of one camera or sink within `REPEAT_S`: one that comes and goes all the time would fill the journal."""
 
 
 class Notices:
     """Compares the state of a daemon with what it was, and says what has changed.
 
     Told are: a camera that is lost, degraded, ended by an error or live again; a configuration that was
-    read anew or refused; results that a sink lost; a model's new backend, and what is built for it.
+    read anew or refused; a sink in trouble or well again, and the results that it lost; a model's new backend,
+    and what is built for it.
 
     Args:
         say: takes a line.
@@ -83,10 +84,16 @@ class Notices:
         self._known[key] = facts
 
     def _sink(self, sink: dict[str, Any]) -> None:
-        key, lost = f"sink {sink['name']}", sink["lost"]
-        if lost > self._known.get(key, 0) and self._may_repeat(key):
-            self._known[key] = lost
-            self._tell(key, f"{lost} lost so far" + (f": {sink['last_error']}" if sink["last_error"] else ""))
+        key, lost, error = f"sink {sink['name']}", sink["lost"], sink["last_error"]
+        lost_before, error_before = self._known.get(key, (0, ""))
+        is_news = bool(error) != bool(error_before)
+        if not self._may_tell(key) or not (is_news or (lost > lost_before and self._may_repeat(key))):
+            return  # as of a camera
+        self._known[key] = (lost, error)
+        if lost > lost_before:
+            self._tell(key, f"{lost} lost so far" + (f": {error}" if error else ""))
+        else:
+            self._tell(key, error or f"well again, after: {error_before}")
 
     def _reloads(self, reloads: dict[str, Any]) -> None:
         before = self._known.get("reloads", {"done": 0, "refused": 0})

@@ -115,6 +115,32 @@ def test_losses_of_a_sink_are_summed_up() -> None:
     assert told.after(REPEAT_S) == []
 
 
+def test_a_sinks_trouble_is_told_when_it_appears_and_when_it_is_over_and_its_wording_is_not() -> None:
+    told = Told()
+    (sink,) = told.state["sinks"]
+    assert told.after() == []
+    sink["last_error"] = "broker:1883: refused"
+    assert told.after() == ["sink events: broker:1883: refused"]
+    for number in range(100):
+        sink["last_error"] = f"broker:1883: no answer after {number} s"
+        assert told.after() == []
+    sink["last_error"] = ""
+    assert told.after() == ["sink events: well again, after: broker:1883: refused"]
+    assert told.after() == []
+
+
+def test_a_broker_that_comes_and_goes_does_not_fill_the_journal() -> None:
+    told, lines = Told(), []
+    (sink,) = told.state["sinks"]
+    for number in range(300):
+        sink["last_error"] = "refused" if number % 2 == 0 else ""
+        lines += told.after()
+    assert len(lines) <= BURST * (300 * PERIOD_S // REPEAT_S + 1)
+    sink["last_error"] = ""
+    lines += told.after(REPEAT_S) + told.after(REPEAT_S)
+    assert lines[-1] == "sink events: well again, after: refused"
+
+
 def test_a_models_new_backend_and_what_is_built_are_told() -> None:
     told = Told()
     told.after()
