@@ -60,7 +60,7 @@ def run(
     """Stream a source through models; results to the terminal and to files.
 
     Settings come from CONFIG (TOML) where it is given; options override them. Without any, the demo
-    source goes through the shipped models. Ctrl-C and SIGTERM end the stream; its files are complete.
+    source goes through the shipped models. Ctrl-C, SIGTERM and SIGHUP end the stream; its files are complete.
 
     A CONFIG with [[cameras]] or [web] is served: cameras that fail come back, and SIGHUP reads CONFIG anew.
     """
@@ -129,11 +129,13 @@ def described(settings: StreamSettings, models: Cascade) -> dict[str, Any]:
 
 @contextmanager
 def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM call `stop`; a second one acts as usual."""
+    """Let the first Ctrl-C, SIGTERM or SIGHUP call `stop`; a second one acts as usual."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # under nohup, which is there to outlive the terminal
+        del before[signal.SIGHUP]
 
     def on_signal(number: int, _: object) -> None:
         signal.signal(number, before[signal.Signals(number)])

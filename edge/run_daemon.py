@@ -71,8 +71,8 @@ def serve(settings: StreamSettings, reread: Callable[[], StreamSettings] | None,
         daemon = Daemon(settings, reread, state, sinks, say=say)
         if settings.web is not None:
             sinks += _page(settings, daemon, ending)  # which the daemon takes when it runs
-        ending.enter_context(on_hangup(daemon.reload))
         ending.enter_context(ended_by_signals(daemon.stop))
+        ending.enter_context(on_hangup(daemon.reload))  # last: it takes SIGHUP for itself
         counts = daemon.run()
     if not quiet:
         click.echo(_in_words(counts))

@@ -355,7 +355,7 @@ def test_profile_of_several_bundles_and_of_a_mixture(
     assert "one config or some bundles, got both" in one_message(capsys)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_ends_the_stream_with_0_and_complete_files(
     tmp_path: Path, bundle: Path, number: signal.Signals
 ) -> None:
@@ -364,6 +364,7 @@ def test_signal_ends_the_stream_with_0_and_complete_files(
         [sys.executable, "-m", "sightline", "run", "--source", "demo://?width=160&height=90", "--model", bundle,
          "--jsonl", results, "--video", video],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup ignores in all of its children
     )  # fmt: skip
     assert process.stdout is not None
     while not process.stdout.readline().startswith("frame "):

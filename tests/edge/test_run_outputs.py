@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from edge.run import ended_by_signals
 
 Command = Callable[..., Any]
 
@@ -44,6 +47,20 @@ def test_what_the_sinks_lost_is_told_at_the_end_even_when_quiet(
     jsonl, mqtt = ended.err.splitlines()
     assert jsonl == f"sink jsonl: 30 lost: {log} cannot be written: No space left on device"
     assert re.fullmatch(r"sink mqtt: 127\.0\.0\.1:\d+: .*Connection refused", mqtt)
+
+
+@pytest.mark.parametrize(
+    ("before", "calls"), [(lambda *_: None, 1), (signal.SIG_IGN, 0)], ids=["usual", "nohup"]
+)
+def test_a_hangup_ends_a_stream_unless_it_was_to_be_ignored(before: Any, calls: int) -> None:
+    found, stops = signal.signal(signal.SIGHUP, before), []
+    try:
+        with ended_by_signals(lambda: stops.append(1)):
+            signal.raise_signal(signal.SIGHUP)
+        assert len(stops) == calls
+        assert signal.getsignal(signal.SIGHUP) is before
+    finally:
+        signal.signal(signal.SIGHUP, found)
 
 
 def closed_port() -> int:
