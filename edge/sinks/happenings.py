@@ -34,7 +34,8 @@ class EventRules(BaseModel):
     Attributes:
         enter_s: a tracked face enters once it has been followed for so long.
         leave_s: what is not seen for so long is gone.
-        score_threshold: a class begins when its score stays at or above this for `hold_s`, 0 to 1.
+        score_threshold: a class begins when its score stays at or above this for `hold_s`, 0 to 1. Results that
+            were taken over from an earlier frame let what has begun go on, and begin nothing.
         release_threshold: it goes on while its score is at or above this.
     """
 
@@ -107,12 +108,19 @@ class _Subject(NamedTuple):
 
 
 class _Sighting(NamedTuple):
-    """A subject in one frame; `may_begin` is that it stands out enough to begin an event."""
+    """A subject in one frame.
+
+    Attributes:
+        may_begin: it stands out enough to begin an event.
+        is_held: by a result that was taken over from an earlier frame. What has begun may still be there; it was
+            not seen again.
+    """
 
     subject: _Subject
     score: float
     may_begin: bool
     label: str = ""
+    is_held: bool = False
 
 
 @dataclass
@@ -152,14 +160,14 @@ class Watch:
         """Begin a spell or go on with it; the event, if it has lasted long enough with this frame."""
         spell = self._spells.get(sighting.subject)
         if spell is None:
-            if not sighting.may_begin:
+            if sighting.is_held or not sighting.may_begin:
                 return None
             spell = _Spell(sighting.label, self._now_ns, self._now_ns, sighting.score)
             self._spells[sighting.subject] = spell
         spell.last_ns, spell.best = self._now_ns, max(spell.best, sighting.score)
         is_class = sighting.subject.is_class
         wanted_s = self._rules.hold_s if is_class else self._rules.enter_s
-        if spell.began or self._now_ns - spell.first_ns < wanted_s * 1e9:
+        if sighting.is_held or spell.began or self._now_ns - spell.first_ns < wanted_s * 1e9:
             return None
         kind: EventKind = "class_began" if is_class else "face_entered"
         event = self._event(sighting.subject, spell, spell.first_ns, kind)
@@ -201,21 +209,27 @@ class Watch:
 
 
 def _looked_at(result: FrameResult) -> set[tuple[str, int]]:
-    """Model and track (0 for the whole frame) of every classification in a result."""
-    found = {(name, 0) for name, r in result.by_model.items() if isinstance(r, Classification)}
-    return found | {(name, face.track) for face in result.faces if face.track for name in face.classes}
+    """Model and track (0 for the whole frame) of every classification that was made of this frame."""
+    fresh = {name: found for name, found in result.by_model.items() if name not in result.held_ms}
+    looked_at = {(name, 0) for name, found in fresh.items() if isinstance(found, Classification)}
+    faces = (face for found in fresh.values() if isinstance(found, Faces) for face in found)
+    return looked_at | {(name, face.track) for face in faces if face.track for name in face.classes}
 
 
 def _sightings(camera: str, result: FrameResult, rules: EventRules) -> Iterator[_Sighting]:
     """Tracked faces, and the classes that are above a threshold."""
     for model, found in result.by_model.items():
         if isinstance(found, Classification):
-            yield from _of_classes(camera, model, found, 0, rules)
-        elif found.tracks is not None and found.tracks.any():
-            yield from _of_faces(camera, model, found, rules)
+            sightings = _of_classes(camera, model, found, 0, rules)
+        else:
+            sightings = _of_faces(camera, model, found, rules)
+        is_held = model in result.held_ms
+        yield from (sighting._replace(is_held=is_held) for sighting in sightings)
 
 
 def _of_faces(camera: str, model: str, faces: Faces, rules: EventRules) -> Iterator[_Sighting]:
+    if faces.tracks is None or not faces.tracks.any():
+        return
     for face in faces:
         if face.track is not None:
             yield _Sighting(_Subject(camera, model, -1, face.track), face.score, True)

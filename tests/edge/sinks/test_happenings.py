@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -78,6 +79,34 @@ def test_a_class_goes_on_above_the_release_threshold_even_when_another_is_better
     moments += [(t / 10, animal(0.42, dog=0.5)) for t in range(12, 40)]  # dog is best, but below 0.6
     moments += [(t / 10, animal(0.1, dog=0.5)) for t in range(40, 60)]
     assert brief(told(moments)) == [("class_began", "cat", None, 0.0), ("class_ended", "cat", None, 3.9)]
+
+
+NOTHING = animal(0.3, dog=0.35)
+
+
+def held(result: FrameResult, name: str) -> FrameResult:
+    return replace(result, held_ms={name: 100.0})
+
+
+def test_a_result_that_is_held_begins_no_event() -> None:
+    """One inference every ten seconds, held on the frames between."""
+    glimpse = [(0.0, animal(0.7)), *((t / 10, held(animal(0.7), "pets")) for t in range(1, 100))]
+    assert told([*glimpse, (10.0, NOTHING), (20.0, NOTHING)]) == []
+    assert brief(told([*glimpse, (10.0, animal(0.7))])) == [("class_began", "cat", None, 0.0)]
+    assert told([(t / 10, held(animal(0.7), "pets")) for t in range(100)]) == []
+
+
+def test_what_has_begun_goes_on_with_a_result_that_is_held() -> None:
+    moments = [(t / 10, animal(0.7)) for t in range(12)]
+    moments += [(t / 10, held(animal(0.7), "pets")) for t in range(12, 100)]
+    assert brief(told(moments)) == [("class_began", "cat", None, 0.0)]
+    assert len(told([*moments, (10.0, NOTHING), (12.0, NOTHING)])) == 2
+
+
+def test_faces_that_are_held_enter_when_they_are_seen_again() -> None:
+    glimpse = [(0.0, faces(7)), *((t / 10, held(faces(7), "face")) for t in range(1, 30))]
+    assert told([*glimpse, (3.0, faces()), (9.0, faces())]) == []
+    assert brief(told([*glimpse, (3.0, faces(7))])) == [("face_entered", "", 7, 0.0)]
 
 
 def test_the_end_of_the_stream_ends_what_is_there() -> None:
