@@ -31,7 +31,8 @@ class Member:
         name: unique in the cascade; the results stand under it.
         input: `frame`, or `faces`: the crops of the faces that the last detector before it found.
         most_faces: of a frame that it takes, the best first.
-        interval, every_s: it sees each n-th frame of a camera, and none within so many seconds of the last.
+        interval, every_s: it sees each n-th frame of a camera, and none within so many seconds of the last. Of faces
+            it sees no frame that has none.
     """
 
     name: str
@@ -301,7 +302,8 @@ def _run_branch(
     laps = {head.name: Laps(begin_ns)}
     result, end_ns = _of_frame(head, frame, stream, shared, laps[head.name])
     for member in branch.of_faces:
-        if stream.is_due(member, capture_ns):
+        # A frame without a face has nothing for it: its turn comes with the next one.
+        if isinstance(result, Faces) and len(result) and stream.is_due(member, capture_ns):
             laps[member.name] = Laps(end_ns)
             result, end_ns = _of_faces(member, result, frame, laps[member.name])
             stream.seen[member.name] = Seen(stream.number, capture_ns, result)
@@ -321,9 +323,8 @@ def _of_frame(
     return result, laps.last_ns
 
 
-def _of_faces(member: Member, faces: Result, frame: Frame, laps: Laps) -> tuple[Faces, int]:
-    """The faces with what the model says of each one's crop. And when it had ended."""
-    assert isinstance(faces, Faces), "a detector was found for it"
+def _of_faces(member: Member, faces: Faces, frame: Frame, laps: Laps) -> tuple[Faces, int]:
+    """The faces, at least one, with what the model says of each one's crop. And when it had ended."""
     found_crops = crops(faces, frame.pixels, member.most_faces)
     results = (_timed(member.model, crop, laps) for crop in found_crops)
     found = tuple(result for result in results if isinstance(result, Classification))

@@ -77,7 +77,8 @@ class Report(_Part):
     """One profile.
 
     `rows` holds a column for each of `index`, `round`, `steady` (0 or 1), `at` (nanoseconds since the
-    first frame's capture), each stage (nanoseconds; their sum is the age) and each `MODEL.STAGE`.
+    first frame's capture), each stage (nanoseconds; their sum is the age) and each `MODEL.STAGE`, 0 where the
+    model did not see the frame.
     """
 
     schema_version: Literal[2]

@@ -35,7 +35,7 @@ class Rows:
         self.round = 0
         self.capture_clock = "file"
         self._values = array("q")
-        self._models: tuple[str, ...] = ()
+        self._models: dict[str, array[int]] = {}
         self._n = 0
 
     def open(self, source: SourceInfo) -> None:
@@ -46,14 +46,19 @@ class Rows:
         """Nothing to do: the rows are in memory."""
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Keep the stamps and laps of one frame; every frame goes through the same models."""
+        """Keep the stamps and laps of one frame; a model that does not see it gets none."""
         at = frame.stamps
-        self._models = self._models or tuple(at.models)
         stamps = at.capture, at.decode, at.dequeue, at.preprocess, at.infer, at.postprocess, at.publish
         self._values.extend((frame.index, self.round, *stamps))
-        for laps in at.models.values():
-            self._values.extend(laps.spent_ns.values())
+        for name, laps in at.models.items():
+            self._laps_of(name).extend(laps.spent_ns.values())
         self._n += 1
+
+    def _laps_of(self, model: str) -> array[int]:
+        """Up to the present frame, with zeros for those that the model did not see."""
+        laps = self._models.setdefault(model, array("q"))
+        laps.frombytes(bytes(8 * (len(MODEL_STAGES) * self._n - len(laps))))
+        return laps
 
     def timings(self) -> Timings:
         """All of them in columns, with the steady state found in each round by itself.
@@ -64,14 +69,15 @@ class Rows:
         if not self._n:
             raise InputError("Not one frame was measured: the source ended at once. Give another --source.")
         table = np.array(self._values, np.int64).reshape(self._n, -1).T
-        index, rounds, stamps, laps = table[0], table[1], table[2:9], table[9:]
+        index, rounds, stamps = table[0], table[1], table[2:]
         stages = np.diff(stamps, axis=0)
         states = _steady_states(stages.sum(axis=0) / 1e6, rounds)
         steady = np.concatenate([_after(state.begin, n) for state, n in states])
-        names = [f"{model}.{stage}" for model in self._models for stage in MODEL_STAGES]
         meta = zip(META, (index, rounds, steady, stamps[0] - stamps[0, 0]), strict=True)
-        durations = zip((*STAGES, *names), (*stages, *laps), strict=True)
-        columns = dict(meta) | dict(durations)
+        columns = dict(meta) | dict(zip(STAGES, stages, strict=True))
+        for model in self._models:
+            laps = np.array(self._laps_of(model), np.int64).reshape(self._n, -1).T
+            columns |= {f"{model}.{stage}": of for stage, of in zip(MODEL_STAGES, laps, strict=True)}
         return Timings(columns, tuple(state for state, _ in states), int(stamps[0, 0]))
 
 
@@ -90,7 +96,7 @@ class Timings:
     """The rows of a run in columns, (n,) int64 each; durations in nanoseconds.
 
     Attributes:
-        columns: by name: `META`, the stages, and `MODEL.STAGE`.
+        columns: by name: `META`, the stages, and `MODEL.STAGE`, which is 0 where the model did not see the frame.
         states: where each round became steady; empty when read from a file.
         begin_ns: the first capture on the monotonic clock; 0 when read from a file.
     """
@@ -136,12 +142,13 @@ class Timings:
 
     @property
     def models_ms(self) -> dict[str, dict[str, Values]]:
-        """Of the steady frames, by model and stage."""
+        """By model and stage, of the steady frames that the model saw."""
         found: dict[str, dict[str, Values]] = {}
-        for name in self.columns:
-            model, dot, stage = name.rpartition(".")
-            if dot:
-                found.setdefault(model, {})[stage] = self._steady(name) / 1e6
+        for model in dict.fromkeys(name.rpartition(".")[0] for name in self.columns if "." in name):
+            laps = np.stack([self._steady(f"{model}.{stage}") for stage in MODEL_STAGES]) / 1e6
+            seen = laps[:, laps.any(axis=0)]
+            if seen.size:
+                found[model] = dict(zip(MODEL_STAGES, seen, strict=True))
         return found
 
     def spreads(self, percents: Sequence[float] = PERCENTS) -> dict[str, Spread]:

@@ -18,6 +18,7 @@ from edge.config import ModelSettings
 from edge.errors import InputError
 from edge.frame import MODEL_STAGES, Frame
 from edge.pixels import Halves, Image
+from edge.profiler import StageRecorder
 from edge.protocols import SourceInfo
 from edge.results import Classification, Faces
 
@@ -265,6 +266,22 @@ def test_classes_of_faces_that_are_not_due_are_left_out() -> None:
     cascade.start(CAMERA)
     results = [cascade.process(stamped(33 * index)) for index in range(4)]
     assert [bool(result.faces[0].classes) for result in results] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("pace", [{"every_s": 10.0}, {"interval": 9}], ids=["every_s", "interval"])
+def test_frames_without_faces_take_no_turn_and_no_time_of_their_classifier(pace: dict[str, Any]) -> None:
+    finder, crop = Finder([]), Namer()
+    cascade = Cascade([Member("face", finder), Member("crop", crop, "faces", **pace)])  # type: ignore[arg-type]
+    cascade.start(CAMERA)
+    recorder = StageRecorder()
+    for index in range(6):
+        finder.boxes = [] if index < 4 else [[40, 30, 60, 60]]
+        frame = stamped(33 * index)
+        result = cascade.process(frame)
+        recorder.write(frame, result)
+        assert [bool(face.classes) for face in result.faces] == [[], [], [], [], [True], [False]][index]
+    assert len(crop.seen) == 1
+    assert {name: of["infer"].n for name, of in recorder._of_models.items()} == {"face": 6, "crop": 1}
 
 
 def test_each_camera_has_its_own_tracks_and_turns() -> None:

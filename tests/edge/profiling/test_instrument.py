@@ -16,7 +16,8 @@ import fakes
 import numpy as np
 import pytest
 
-from edge.frame import STAGES, Frame
+from edge.cascade import Cascade, Member
+from edge.frame import MODEL_STAGES, STAGES, Frame
 from edge.pipeline import Limits, Pipeline
 from edge.profiler import StageRecorder
 from edge.profiling.rows import Rows, Timings
@@ -252,6 +253,18 @@ def test_opening_a_clip_again_makes_no_frame_of_an_open_loop_late() -> None:
     assert (timings.stages_ms[-1] > 90).sum() == 0
     gaps_ms = np.diff(timings.columns["at"]) / 1e6
     assert (gaps_ms > 100).sum() == 2
+
+
+def test_frames_that_a_model_does_not_see_are_in_no_figure_of_it() -> None:
+    every, third = (Member(name, fakes.SlowModel(), interval=n) for name, n in (("every", 1), ("third", 3)))
+    rows = Rows()
+    Pipeline(fakes.SlowSource(30), Cascade([every, third]), [rows], Limits(frames=30), lossless=True).run()
+    timings = rows.timings()
+    seen = sum(timings.columns[f"third.{stage}"] for stage in MODEL_STAGES)
+    assert np.flatnonzero(seen).tolist() == list(range(0, 30, 3))
+    found = timings.models_ms
+    assert len(found["every"]["infer"]) == timings.n
+    assert len(found["third"]["infer"]) == int((timings.columns["steady"] * (seen > 0)).sum()) > 0
 
 
 def test_an_empty_source_ends_all_the_same() -> None:
