@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge.errors import BundleChanged, BundleError, InputError
 from edge.pixels import ResizeRule
@@ -184,6 +184,17 @@ class Manifest(_Part):
     compared_with: Reference | None = None
     golden: Golden
 
+    @model_validator(mode="after")
+    def _labels_are_those_of_the_logits(self) -> Manifest:
+        if self.task != "classification":
+            return self
+        head = self.outputs[0] if self.outputs else None
+        if head is None or head.role != "logits" or not head.shape:
+            raise ValueError("a classifier's first output must be its logits")
+        if head.shape[-1] != len(self.labels):
+            raise ValueError(f"{len(self.labels)} labels are named for {head.shape[-1]} logits")
+        return self
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -238,6 +249,25 @@ class Bundle:
             )
         return content
 
+    def check_shapes(self, pixels: Sequence[object], heads: Mapping[str, Sequence[object]]) -> None:
+        """That a loaded artefact has the manifest's input and heads; its batch may be another.
+
+        Args:
+            pixels: the shape of its input; heads: of each output, by name. A size that is no number is open.
+
+        Raises:
+            BundleError: it has others.
+        """
+        spec = self.manifest.input
+        stated = [(output.name, output.shape, heads[output.name]) for output in self.manifest.outputs]
+        for name, wanted, found in [("input", (1, spec.height, spec.width, 3), pixels), *stated]:
+            sizes = zip(wanted[1:], found[1:], strict=False)
+            if len(found) != len(wanted) or any(isinstance(f, int) and f != w for w, f in sizes):
+                raise BundleError(
+                    f"{self.folder}: the manifest states {wanted} for '{name}', the file has {tuple(found)}. "
+                    "Export the bundle anew."
+                )
+
     def verify(self) -> None:
         """Check every file; raises what `content` raises."""
         parts: Iterable[Artefact | Golden] = (*self.manifest.artefacts, self.manifest.golden)
@@ -272,4 +302,5 @@ def _manifest(content: Any, folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise BundleError(f"{folder / MANIFEST} is not a manifest: {where}: {first['msg']}.") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise BundleError(f"{folder / MANIFEST} is not a manifest: {where}: {message}.") from error

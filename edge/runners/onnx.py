@@ -22,7 +22,8 @@ class OnnxRunner:
         profile_prefix: path and begin of the name of ONNX Runtime's own profile; empty for none.
 
     Raises:
-        InputError: ONNX Runtime has not the provider, cannot start it, or refuses the file.
+        InputError: ONNX Runtime has not the provider, cannot start it, or refuses the file. BundleError: its input
+            or heads are not the manifest's.
     """
 
     provider = "CPUExecutionProvider"
@@ -54,14 +55,16 @@ class OnnxRunner:
             ) from error
         if self._session.get_providers()[0] != self.provider:  # it falls back to the CPU without a word
             raise InputError(f"ONNX Runtime could not start {self.provider}; its log says why.")
-        self._input = self._session.get_inputs()[0].name
+        pixels = self._session.get_inputs()[0]
+        self._input = pixels.name
         self._names = [output.name for output in bundle.manifest.outputs]
-        held = [output.name for output in self._session.get_outputs()]
-        if not set(self._names).issubset(held):
+        held = {output.name: output.shape for output in self._session.get_outputs()}
+        if not set(self._names) <= held.keys():
             raise BundleError(
                 f"{bundle.folder}: the manifest names the outputs {', '.join(self._names)}; the ONNX file has "
                 f"{', '.join(held)}. Export the bundle anew."
             )
+        bundle.check_shapes(pixels.shape, {name: held[name] for name in self._names})
 
     def _check_build(self) -> None:
         """Raises InputError where the provider's library is not there, before anything is loaded."""

@@ -21,7 +21,7 @@ class TfliteRunner:
         batch: pictures at once; streams infer one at a time, `edge.profiling.batches` measures others.
 
     Raises:
-        InputError: LiteRT refuses the file, or the batch.
+        InputError: LiteRT refuses the file, or the batch. BundleError: its input or heads are not the manifest's.
     """
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int = 1, batch: int = 1) -> None:
@@ -42,6 +42,8 @@ class TfliteRunner:
         self._input = self._interpreter.get_input_details()[0]
         names = [output.name for output in bundle.manifest.outputs]
         self._outputs = _by_name(self._interpreter, names, bundle)
+        heads = {name: detail["shape"].tolist() for name, detail in self._outputs.items()}
+        bundle.check_shapes(self._input["shape"].tolist(), heads)
 
     def infer(self, pixels: Image) -> Heads:
         """uint8 (N, H, W, 3) RGB in, N being the batch; float32 heads out, fresh arrays."""

@@ -75,6 +75,29 @@ def test_an_older_schema_is_read(folder: Path) -> None:
     assert Bundle.open(folder).manifest.schema_version == 1
 
 
+@pytest.mark.parametrize("labels", [[], ["a"] * 7])
+def test_a_classifier_has_a_label_for_each_logit(folder: Path, labels: list[str]) -> None:
+    _edit(folder, labels=labels)
+    with pytest.raises(BundleError, match=rf"manifest: {len(labels)} labels are named for 10 logits\."):
+        Bundle.open(folder)
+
+
+@pytest.mark.parametrize(("backend", "precision"), [("tflite", "int8"), ("onnx", "int8"), ("onnx", "fp16")])
+@pytest.mark.parametrize("what", ["input", "logits"])
+def test_a_manifest_that_its_files_contradict_is_refused(
+    folder: Path, backend: str, precision: Any, what: str
+) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    if what == "input":
+        _edit(folder, input=manifest["input"] | {"width": 64})
+        message = r"the manifest states \(1, 32, 64, 3\) for 'input', the file has \(1, 32, 32, 3\)"
+    else:
+        _edit(folder, outputs=[manifest["outputs"][0] | {"shape": [1, 7]}], labels=["a"] * 7)
+        message = r"the manifest states \(1, 7\) for 'logits', the file has \(1, 10\)"
+    with pytest.raises(BundleError, match=message):
+        Model.open(Bundle.open(folder), backend, precision)
+
+
 @pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "a/b", "a\\b", "", ".hidden", ".."])
 def test_a_manifest_cannot_reach_outside_its_folder(folder: Path, file: str) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())

@@ -12,7 +12,7 @@ from calibration.coverage import Coverage
 from calibration.graph import Graph, Node
 from calibration.plan import Plan
 from calibration.settings import Settings
-from edge.bundle import Absent, Artefact, Golden, InputSpec, Manifest, Metrics, Reference
+from edge.bundle import Absent, Artefact, Golden, InputSpec, Manifest, Metrics, OutputSpec, Reference
 from export.evidence import Evidence, Int8
 from export.repair import Attempt, Record
 from export.report import report
@@ -50,7 +50,7 @@ def _manifest(**update: Any) -> Manifest:
         task="classification",
         sightline="0.1.0",
         input=InputSpec(height=8, width=8, resize="crop"),
-        outputs=(),
+        outputs=(OutputSpec(name="logits", shape=(1, 2), role="logits"),),
         labels=("cat", "dog"),
         artefacts=PROVEN,
         golden=Golden(file="golden.npz", sha256="b" * 64, step={}),
