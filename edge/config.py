@@ -98,7 +98,7 @@ _OF_EVERY_MODEL = ("backend", "precision", "threads", "score_threshold")
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def __repr_args__(self) -> Any:
         """Addresses without their secrets: this is what logs and errors would show."""

@@ -39,7 +39,7 @@ class EventRules(BaseModel):
         release_threshold: it goes on while its score is at or above this.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     enter_s: float = Field(default=0.5, ge=0)
     leave_s: float = Field(default=2.0, gt=0)

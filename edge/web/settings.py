@@ -33,7 +33,7 @@ class WebSettings(BaseModel):
         enrolment: classes can be taught and forgotten on the page, of models with `enrolled`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)

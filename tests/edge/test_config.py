@@ -107,6 +107,14 @@ def test_without_a_word_the_shipped_models_are_taken() -> None:
         ),
         ('[[models]]\nbundle = "b"\ninput = "hands"', r"'models\.0\.input' in .*'frame' or 'faces'"),
         ('[[models]]\ninput = "faces"', r"'models\.0\.bundle' in .*required"),
+        (
+            '[[models]]\nbundle = "b"\nevery_s = inf',
+            r"'models\.0\.every_s' in .*, line 3: Input should be a finite number",
+        ),
+        ("max_age_ms = inf", "'max_age_ms' in .*finite number"),
+        ("seconds = nan", "'seconds' in .*finite number"),
+        ('[[cameras]]\nname = "a"\nsource = "b"\nbacklog_ms = inf', "finite number"),
+        ('[sinks.events]\npath = "e"\nleave_s = inf', "finite number"),
         ("score_threshold = 1.5", "'score_threshold' in .*less than or equal to 1"),
     ],
 )
