@@ -15,13 +15,19 @@ from edge.sinks.happenings import Event, EventKind
 KINDS = ("face_entered", "face_left", "class_began", "class_ended")
 
 
+MOST_ROWS = 1_000_000_000
+"""More than any database of events holds, and less than SQLite can count to."""
+
+
 @click.command()
 @click.argument("database", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--camera", help="Only of this camera.")
 @click.option("--kind", type=click.Choice(KINDS), help="Only of this kind.")
 @click.option("--label", help="Only of this class.")
 @click.option("--hours", type=click.FloatRange(min=0), help="Only of the last so many hours.")
-@click.option("--last", default=100, show_default=True, type=click.IntRange(min=1), help="So many at most.")
+@click.option(
+    "--last", default=100, show_default=True, type=click.IntRange(1, MOST_ROWS), help="So many at most."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, in place of a table.")
 def events(
     database: Path,

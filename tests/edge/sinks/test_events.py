@@ -105,6 +105,14 @@ def test_the_command_prints_a_table_and_json(tmp_path: Path, command: Callable[.
     assert (record["label"], record["camera"]) == ("cat", "yard")
 
 
+def test_more_rows_than_can_be_counted_are_refused(tmp_path: Path, command: Callable[..., Any]) -> None:
+    EventsSink(settings(tmp_path)).open(INFO)
+    ended = command("events", tmp_path / "events.sqlite", "--last", 99999999999999999999)
+    assert ended.code == 2
+    assert "99999999999999999999 is not in the range" in ended.err
+    assert command("events", tmp_path / "events.sqlite", "--last", 1_000_000_000).code == 0
+
+
 def test_what_is_no_database_is_refused_by_name(tmp_path: Path, command: Callable[..., Any]) -> None:
     (tmp_path / "events.sqlite").write_text("no database, but a text of some length" * 100)
     with pytest.raises(InputError, match=r"events.sqlite cannot be used for events: file is not a database"):
