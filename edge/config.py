@@ -307,7 +307,7 @@ class StreamSettings(_Settings):
     def read(cls, path: Path) -> StreamSettings:
         """Read a TOML file; raises InputError when it is missing, not TOML, or holds a wrong value."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
             content = tomllib.loads(text)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}. Expected a TOML file.") from error

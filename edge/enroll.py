@@ -39,7 +39,9 @@ FILE = click.Path(path_type=Path, dir_okay=False)
     "--people", is_flag=True, help="LABEL is a person: each IMAGE shows one face, which is cut out."
 )
 @click.option("--detector", default="face-320x192", show_default=True, help="Finds the face, with --people.")
-@click.option("--backend", default="auto", show_default=True, help="tflite, onnx, tensorrt or auto.")
+@click.option(
+    "--backend", default="auto", show_default=True, help="tflite, onnx, onnx-cuda, tensorrt or auto."
+)
 @click.option("--precision", default="auto", show_default=True, help="fp32, fp16, int8 or auto.")
 @click.option("--forget", "forgotten", metavar="LABEL", help="Delete this class.")
 @click.option("--list", "listed", is_flag=True, help="Show what the store holds.")

@@ -65,11 +65,14 @@ def profile() -> None:
     "`sightline profile gate RUN.json --budget BUDGET.toml` whether a run keeps its budget."
 )
 @click.argument("targets", metavar="[BUNDLE...|CONFIG]", nargs=-1)
-@click.option("--source", help="demo://, a video file, an image, a folder or a glob of images.")
+@click.option(
+    "--source",
+    help="demo://, a camera (rtsp://, http://, v4l2:///dev/video0), a video file, an image, a folder or a glob.",
+)
 @click.option(
     "--frames", type=click.IntRange(min=1), help="How many; as many as the percentiles need by default."
 )
-@click.option("--backend", help="tflite, onnx, tensorrt or auto.")
+@click.option("--backend", help="tflite, onnx, onnx-cuda, tensorrt or auto.")
 @click.option("--precision", help="fp32, fp16, int8 or auto.")
 @click.option("--threads", type=int, help="Threads of each model.")
 @click.option("--percentiles", default="50,90,99", show_default=True, help="Which, between 0 and 100.")

@@ -134,7 +134,7 @@ def stage_table(
     from rich.table import Table
 
     first = next(iter(spreads.values()))
-    table = Table(title=f"{title}, ms ({n} frames)", title_justify="left", caption_justify="left")
+    table = Table(title=f"{title}, ms ({_frames(n)})", title_justify="left", caption_justify="left")
     table.caption = _caption(missing(first.percentiles, n))
     table.add_column("stage")
     for name in first.as_json():
@@ -147,6 +147,10 @@ def stage_table(
             if stage in of_model:
                 table.add_row(f"  {model}", *_cells(of_model[stage]), style="dim")
     return table
+
+
+def _frames(n: int) -> str:
+    return f"{n} frame" if n == 1 else f"{n} frames"
 
 
 def _caption(needed: Mapping[str, int]) -> str | None:
@@ -164,7 +168,7 @@ def streaming_table(cost: StreamingCost) -> Table:
     from rich.table import Table
 
     alone = cost.alone
-    table = Table(title=f"Streaming against its parts ({alone.n} frames)", title_justify="left")
+    table = Table(title=f"Streaming against its parts ({_frames(alone.n)})", title_justify="left")
     for name in ("", "wall ms", "cpu ms"):
         table.add_column(name, justify="right" if name else "left")
     table.add_row("decode alone", f"{alone.decode_ms:.2f}", f"{alone.decode_cpu_ms:.2f}")

@@ -170,6 +170,12 @@ def test_several_cameras_do_not_write_the_video_they_are_named_after(
     assert StreamSettings.read(written(tmp_path, text)).sinks.video == Path("c.mp4")
 
 
+def test_a_byte_order_mark_at_the_beginning_is_none_of_the_settings(tmp_path: Path) -> None:
+    path = tmp_path / "stream.toml"
+    path.write_text(TOML, encoding="utf-8-sig")
+    assert StreamSettings.read(path).frames == 20
+
+
 def test_missing_file_and_wrong_option(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         StreamSettings.read(tmp_path / "gone.toml")

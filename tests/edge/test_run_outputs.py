@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from edge.run import ended_by_signals
+from edge.tables import RUNNERS
 
 Command = Callable[..., Any]
 
@@ -61,6 +62,17 @@ def test_a_hangup_ends_a_stream_unless_it_was_to_be_ignored(before: Any, calls: 
         assert signal.getsignal(signal.SIGHUP) is before
     finally:
         signal.signal(signal.SIGHUP, found)
+
+
+def test_one_frame_is_no_frames(command: Command, colour_bundle: Path) -> None:
+    assert "ms (1 frame)" in command("run", "--model", colour_bundle, "--frames", 1).out
+
+
+@pytest.mark.parametrize("subcommand", ["run", "profile"])
+def test_the_help_names_cameras_and_every_backend(command: Command, subcommand: str) -> None:
+    told = " ".join(command(subcommand, "--help").out.split())
+    for word in ("rtsp://", "http://", "v4l2:///dev/video0", *RUNNERS):
+        assert word in told, word
 
 
 def closed_port() -> int:
