@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -96,21 +99,46 @@ def read_events(
         since_s, before_s: seconds since 1970, from the one on and before the other; limit: how many at most.
 
     Raises:
-        InputError: there is no such file, or it holds no events.
+        InputError: there is no such file, it holds no events, or this user may not read it.
     """
     wanted = {"camera": camera, "kind": kind, "label": label}
     conditions = [f"{name} = :{name}" for name, value in wanted.items() if value is not None]
     where = " AND ".join(["at_s >= :since_s", "at_s < :before_s", *conditions])
     query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE {where} ORDER BY seq DESC LIMIT :limit"
+    values = wanted | {"since_s": since_s, "before_s": before_s, "limit": limit}
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=BUSY_S, uri=True)
-        try:
-            limits = {"since_s": since_s, "before_s": before_s, "limit": limit}
-            rows = connection.execute(query, wanted | limits).fetchall()
-        finally:
-            connection.close()
+        rows = _rows(path, query, values)
     except sqlite3.Error as error:
-        raise InputError(
-            f"{path} cannot be read as a database of events: {error}. Expected the `path` of [sinks.events]."
-        ) from error
+        raise InputError(f"{path} cannot be read as a database of events: {error}. {_hint(path)}.") from error
     return [Event(**dict(zip(COLUMNS, row, strict=True))) for row in rows]
+
+
+def _rows(path: Path, query: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
+    try:
+        return _rows_of(f"{path.absolute().as_uri()}?mode=ro", query, values)
+    except sqlite3.OperationalError:
+        # To open a write-ahead log takes a file beside it, which another user may not be allowed to make. Where
+        # there is no log, nobody writes.
+        if os.path.exists(_beside(path, "-wal")) or not os.access(path, os.R_OK):
+            raise
+        return _rows_of(f"{path.absolute().as_uri()}?immutable=1", query, values)
+
+
+def _rows_of(uri: str, query: str, values: Mapping[str, object]) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(uri, timeout=BUSY_S, uri=True)) as connection:
+        return connection.execute(query, values).fetchall()
+
+
+def _hint(path: Path) -> str:
+    """What to do about a database that cannot be read."""
+    log = _beside(path, "-wal")
+    for file in (path, log, _beside(path, "-shm")):
+        if os.path.exists(file) and not os.access(file, os.R_OK):
+            return f"This user may not read {file}: ask as the user that wrote it"
+    if os.path.exists(log) and not os.access(path.absolute().parent, os.W_OK):
+        return f"This user may not write to {path.absolute().parent}, which its open log takes: ask as its writer"
+    return "Expected the `path` of [sinks.events]"
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)

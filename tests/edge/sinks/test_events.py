@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,10 +18,13 @@ from typing import Any
 import pytest
 from stage import INFO, animal, faces, file_size_limit, frame_at, stored_before_kill, until
 
+import sightline
 from edge.errors import InputError
-from edge.sinks.events import EventsSettings, EventsSink, read_events
+from edge.sinks.events import SCHEMA, EventsSettings, EventsSink, read_events
 from edge.sinks.outbox import SCHEMA as OUTBOX
 from edge.sinks.storage import connect
+
+ROOT = Path(sightline.__file__).parent
 
 
 def settings(path: Path, **options: Any) -> EventsSettings:
@@ -111,6 +118,46 @@ def test_more_rows_than_can_be_counted_are_refused(tmp_path: Path, command: Call
     assert ended.code == 2
     assert "99999999999999999999 is not in the range" in ended.err
     assert command("events", tmp_path / "events.sqlite", "--last", 1_000_000_000).code == 0
+
+
+AS_ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from edge.errors import InputError
+from edge.sinks.events import read_events
+import edge.sinks.happenings
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setuid(65534)
+try:
+    print(len(read_events(Path(sys.argv[1]))))
+except InputError as error:
+    print(error)
+"""
+
+
+def test_another_user_reads_what_an_ended_stream_wrote_and_hears_what_else_he_may_not() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        path = Path(folder) / "events.sqlite"
+        sink = EventsSink(EventsSettings(path=path, enter_s=0.0))
+        sink.open(INFO)
+        feed(sink, range(1, 4))
+        sink.close()
+        os.chmod(folder, 0o555)
+        assert not path.with_name("events.sqlite-wal").exists()
+        assert _as_another_user(path) == "6"
+        os.chmod(folder, 0o755)
+        with closing(connect(path, SCHEMA)) as other:
+            other.execute("UPDATE events SET score = 1")
+            path.with_name("events.sqlite-wal").chmod(0)
+            os.chmod(folder, 0o555)
+            assert "This user may not read" in _as_another_user(path)
+        os.chmod(folder, 0o755)
+
+
+def _as_another_user(path: Path) -> str:
+    command = [sys.executable, "-c", AS_ANOTHER_USER, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
 
 
 def test_what_is_no_database_is_refused_by_name(tmp_path: Path, command: Callable[..., Any]) -> None:
