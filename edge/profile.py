@@ -67,7 +67,7 @@ def profile() -> None:
 @click.argument("targets", metavar="[BUNDLE...|CONFIG]", nargs=-1)
 @click.option(
     "--source",
-    help="demo://, a camera (rtsp://, http://, v4l2:///dev/video0), a video file, an image, a folder or a glob.",
+    help="demo://, a camera (rtsp://, http://, /dev/video0), a video file, an image, a folder or a glob.",
 )
 @click.option(
     "--frames", type=click.IntRange(min=1), help="How many; as many as the percentiles need by default."

@@ -33,7 +33,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.argument("config", required=False, type=FILE)
 @click.option(
     "--source",
-    help="demo://, a camera (rtsp://, http://, v4l2:///dev/video0), a video file, an image, a folder or a glob.",
+    help="demo://, a camera (rtsp://, http://, /dev/video0), a video file, an image, a folder or a glob.",
 )
 @click.option(
     "--model", "models", multiple=True, help="A bundle's folder or a shipped one's name; repeat it for more."

@@ -31,7 +31,9 @@ EVALUATION_DATA_HELP = (
 @click.option("--backend", default="auto", show_default=True, help="Of a bundle: tflite, onnx or tensorrt.")
 @click.option("--precision", default="auto", show_default=True, help="Of a bundle: fp32, fp16 or int8.")
 @click.option("--limit", type=click.IntRange(min=1), help="That many images, spread over the classes.")
-@click.option("--size", metavar="WxH", help="Of a Keras detector: another input size, such as 640x384 or 640.")
+@click.option(
+    "--size", metavar="WxH", help="Of a Keras detector: another input size, such as 640x384 or 640."
+)
 @click.option(
     "--skip-corrupt", is_flag=True, help="Of a classifier: leave out pictures that cannot be decoded."
 )

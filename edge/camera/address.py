@@ -2,7 +2,7 @@
 
 rtsp(s)://user:password@host/path     over TCP
 http(s)://host/path                   MJPEG, and whatever else FFmpeg reads over HTTP
-0, v4l2:///dev/video0?width=1280&height=720&fps=30&format=mjpeg
+0, /dev/video0, /dev/v4l/by-id/NAME, v4l2:///dev/video0?width=1280&height=720&fps=30&format=mjpeg
 csi://0?width=1280&height=720&fps=30&flip=2
 gst://videotestsrc is-live=true ! video/x-raw,width=640     a pipeline without its sink
 """
@@ -21,6 +21,7 @@ from edge.camera.link import TO_MEMORY
 from edge.errors import SourceError
 from edge.frame import CaptureClock
 from edge.secret import MASK, masked, masked_in_text
+from edge.sources import is_device
 
 Kind = Literal["rtsp", "http", "v4l2", "csi", "gst"]
 Decoder = Literal["pyav", "gstreamer"]
@@ -71,7 +72,7 @@ class Address:
             SourceError: it cannot be read; the message holds no secret.
         """
         scheme, separator, rest = uri.partition("://")
-        kind = "v4l2" if uri.isdecimal() else _SCHEMES.get(scheme.lower()) if separator else None
+        kind = "v4l2" if is_device(uri) else _SCHEMES.get(scheme.lower()) if separator else None
         if kind is None or len(uri) > LONGEST or any(ord(sign) < 32 for sign in uri):
             raise SourceError(f"'{masked(uri)[:200]}' is no camera. {EXPECTED}")
         return _READERS[kind](cls, uri, rest, decoder)
@@ -84,7 +85,7 @@ class Address:
 
 
 EXPECTED = (
-    "Expected rtsp://, rtsps://, http://, https://, a V4L2 device as its number or v4l2:///dev/video0, "
+    "Expected rtsp://, rtsps://, http://, https://, a V4L2 device as its number, /dev/video0 or v4l2:///dev/video0, "
     "csi://0, or gst:// and a GStreamer pipeline without its sink."
 )
 
@@ -115,7 +116,7 @@ def _network(cls: type[Address], uri: str, rest: str, decoder: Decoder) -> Addre
 
 def _v4l2(cls: type[Address], uri: str, rest: str, decoder: Decoder) -> Address:
     path, _, query = rest.partition("?")
-    device = f"/dev/video{uri}" if uri.isdecimal() else path
+    device = f"/dev/video{uri}" if uri.isdecimal() else path or uri
     if not device.startswith("/"):
         raise SourceError(f"'{masked(uri)}' names no device. Expected a number, or v4l2:///dev/video0.")
     wanted = _options(uri, query, ("width", "height", "fps", "format"))

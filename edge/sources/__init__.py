@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".mpg", ".wmv
 """What over HTTP is a file with an end, and not a live camera."""
 
 READS = (
-    "demo://, a camera (rtsp://, http://, 0, v4l2:///dev/video0, csi://0, gst://PIPELINE), a video file, "
+    "demo://, a camera (rtsp://, http://, 0, /dev/video0, csi://0, gst://PIPELINE), a video file, "
     "an image, a folder of images, or a glob of images such as 'shots/*.jpg'"
 )
 
@@ -73,11 +73,16 @@ def _kind(uri: str) -> str:
 
 
 def _scheme(uri: str) -> str:
-    """The part before `://` in lower case; a bare number is a V4L2 camera; empty for a path."""
+    """The part before `://` in lower case; `v4l2` of a bare number or device; empty for another path."""
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", uri)
     if match:
         return match.group(1).lower()
-    return "v4l2" if uri.isdecimal() else ""
+    return "v4l2" if is_device(uri) else ""
+
+
+def is_device(uri: str) -> bool:
+    """Whether it names a V4L2 camera by its number or by its path below /dev."""
+    return uri.isdecimal() or uri.startswith(("/dev/video", "/dev/v4l/"))
 
 
 def _kind_of_path(text: str) -> str:

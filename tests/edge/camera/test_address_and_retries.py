@@ -66,6 +66,8 @@ def test_literal_passwords_that_make_no_address_are_not_shown_either(shape: str,
     ("uri", "kind", "decoder", "clock"),
     [
         ("0", "v4l2", "pyav", "driver"),
+        ("/dev/video0", "v4l2", "pyav", "driver"),
+        ("/dev/v4l/by-id/usb-camera-index0", "v4l2", "pyav", "driver"),
         ("v4l2:///dev/video2?width=1280&height=720&fps=30&format=mjpeg", "v4l2", "pyav", "driver"),
         ("csi://1?flip=2", "csi", "gstreamer", "driver"),
         ("RTSP://10.0.0.5/main", "rtsp", "pyav", "arrival"),
