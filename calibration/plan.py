@@ -337,9 +337,11 @@ def wide_enough(graph: Graph, ranges: dict[str, Range], scales: Mapping[str, Val
             width = math.prod(given) / 255 ** (len(given) - 1)
         if node.name in ranges:
             low, high = ranges[node.name]
-            if activation_of(node) not in FIXED_RANGES:
-                high = max(high, min(low, 0.0) + width / MOST_STEPS)
-            wide[node.name], width = (low, high), max(high, 0.0) - min(low, 0.0)
+            spanned = max(high, 0.0) - min(low, 0.0)
+            if spanned < width / MOST_STEPS and activation_of(node) not in FIXED_RANGES:
+                spanned = width / MOST_STEPS
+                high = min(low, 0.0) + spanned
+            wide[node.name], width = (low, high), spanned
         widths[node.name] = width
     return wide
 

@@ -56,7 +56,8 @@ def with_embedding(bundle: Bundle, out: Path) -> Bundle:
         for name, content in contents.items():
             (folder / name).write_bytes(content)
         artefacts = tuple(_changed(artefact, contents[artefact.file]) for artefact in held)
-        manifest = _without_tflite(bundle.manifest, out.name, artefacts)
+        size = _embedding_size(contents[held[0].file])
+        manifest = _without_tflite(bundle.manifest, out.name, artefacts, size)
         golden = _golden(bundle, Bundle(folder, manifest))
         manifest = _with_golden(manifest, golden)
         (folder / manifest.golden.file).write_bytes(_packed(golden))
@@ -79,8 +80,15 @@ def _with_output(content: bytes) -> bytes:
     )
     output = helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, [1, None])
     model.graph.output.append(output)
-    changed: bytes = model.SerializeToString()
+    changed: bytes = onnx.shape_inference.infer_shapes(model).SerializeToString()
     return changed
+
+
+def _embedding_size(content: bytes) -> int:
+    import onnx
+
+    head = onnx.load_from_string(content).graph.output[-1]
+    return int(head.type.tensor_type.shape.dim[1].dim_value)
 
 
 def _seen_by_last_layer(graph: onnx.GraphProto) -> str:
@@ -99,14 +107,13 @@ def _changed(artefact: Artefact, content: bytes) -> Artefact:
     return artefact.model_copy(update={"sha256": digest, "size_bytes": len(content)})
 
 
-def _without_tflite(manifest: Manifest, name: str, artefacts: tuple[Artefact, ...]) -> Manifest:
+def _without_tflite(manifest: Manifest, name: str, artefacts: tuple[Artefact, ...], size: int) -> Manifest:
     absent = [a for a in manifest.absent if a.format == "onnx"]
     absent += [
         Absent(format="tflite", precision=precision, reason=NO_TFLITE)
         for precision in ("fp32", "fp16", "int8")
     ]
-    # The runner takes the heads' names from the manifest; the shape is known after the first inference.
-    outputs = (*manifest.outputs, OutputSpec(name=EMBEDDING, shape=(1, 1), role="embedding"))
+    outputs = (*manifest.outputs, OutputSpec(name=EMBEDDING, shape=(1, size), role="embedding"))
     return manifest.model_copy(
         update={"name": name, "artefacts": artefacts, "absent": tuple(absent), "outputs": outputs}
     )
@@ -128,14 +135,13 @@ def _with_golden(manifest: Manifest, vectors: dict[str, NDArray[Any]]) -> Manife
     """The step of the embedding is that of 8 bits over its range."""
     found = [vectors[f"onnx.{artefact.precision}.{EMBEDDING}"] for artefact in manifest.artefacts]
     step = float(max(np.ptp(rows) for rows in found)) / 255
-    head = manifest.outputs[-1].model_copy(update={"shape": (1, found[0].shape[1])})
     golden = manifest.golden.model_copy(
         update={
             "sha256": hashlib.sha256(_packed(vectors)).hexdigest(),
             "step": manifest.golden.step | {EMBEDDING: step},
         }
     )
-    return manifest.model_copy(update={"golden": golden, "outputs": (*manifest.outputs[:-1], head)})
+    return manifest.model_copy(update={"golden": golden})
 
 
 def _packed(vectors: dict[str, NDArray[Any]]) -> bytes:

@@ -76,7 +76,7 @@ def without_softmax(model: keras.Model) -> keras.Model:
     Probabilities would go through a softmax again wherever a classifier's answer is read: of ten classes none could
     have more than e / (e + 9) = 0.23.
     """
-    if len(model.outputs) != 1:
+    if len(model.outputs) != 1 or len(model.inputs) != 1:
         return model
     keras, made_by = import_keras(), model.outputs[0]._keras_history
     last = made_by.operation
@@ -89,7 +89,7 @@ def without_softmax(model: keras.Model) -> keras.Model:
         1,
     ):  # Keras's layer or operation
         before = last._inbound_nodes[made_by.node_index].input_tensors[0]
-        return keras.Model(model.input, before, name=model.name)
+        return keras.Model(model.inputs[0], before, name=model.name)
     elif getattr(getattr(last, "activation", None), "__name__", "") == "softmax":
         other = type(last).from_config(last.get_config() | {"activation": "linear"})
     else:

@@ -49,6 +49,9 @@ ENDS: dict[str, Callable[[], keras.Model]] = {
         [keras.Input(SHAPE), layers.Flatten(), layers.Dense(10, activation="softmax")], name="mine"
     ),
     "nested": nested,
+    "Sequential with a layer": lambda: keras.Sequential(
+        [keras.Input(SHAPE), layers.Flatten(), layers.Dense(10), layers.Softmax()], name="mine"
+    ),
 }
 
 
