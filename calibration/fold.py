@@ -93,21 +93,12 @@ def fused_relu(graph: Graph, node: Node) -> Node | None:
 
 def without_effectless(graph: Graph) -> Graph:
     """Drop dropout, noise and linear activations: at inference they hand their input on."""
-
-    def effectless(node: Node) -> bool:
-        linear = node.kind == "Activation" and node.config["activation"] == "linear"
-        return node.kind in _NO_EFFECT or linear
-
-    return without(graph, effectless)
-
-
-def without(graph: Graph, gone: Callable[[Node], bool]) -> Graph:
-    """The graph without some of its nodes, whose readers read their input instead."""
     alias: dict[str, str] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         inputs = tuple(alias.get(name, name) for name in node.inputs)
-        if gone(node):
+        linear = node.kind == "Activation" and node.config["activation"] == "linear"
+        if node.kind in _NO_EFFECT or linear:
             alias[node.name] = inputs[0]
         else:
             nodes.append(replace(node, inputs=inputs))
