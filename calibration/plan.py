@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from calibration.lower import FIXED_RANGES, activation_of
 from calibration.observers import KEEP_RANGE, Progress
 from calibration.provenance import TOOLS, Provenance, graph_sha256, list_sha256
 from calibration.quantize import (
+    LARGEST_SCALE,
     PIXELS,
     SMALLEST_SCALE,
     TensorParams,
@@ -43,9 +44,6 @@ Values = tuple[float, ...]
 
 MOST_STEPS = 128
 """Of a layer's output to one of its sums' own: half of what XNNPACK takes, see `wide_enough`."""
-
-LARGEST_SCALE = 65504.0
-"""Scales are float16 in the graph that TensorRT reads."""
 
 
 class Plan(BaseModel):
@@ -79,7 +77,7 @@ class Plan(BaseModel):
 
     @field_validator("ranges")
     @classmethod
-    def _finite(cls, ranges: dict[str, Range]) -> dict[str, Range]:
+    def _can_be_spanned(cls, ranges: dict[str, Range]) -> dict[str, Range]:
         for name, (low, high) in ranges.items():
             if not (low <= high and max(high, 0.0) - min(low, 0.0) <= 255 * LARGEST_SCALE):
                 raise InputError(
@@ -207,9 +205,23 @@ class Plan(BaseModel):
         measured = {node.name: node for node in observers.measured(ready)}
         for node in measured.values():
             _require(node.name in self.ranges, "range", node)
-        weighted = {node.name for node in ready.nodes if node.kind in WEIGHTED}
+        weighted = {node.name: node for node in ready.nodes if node.kind in WEIGHTED}
+        self._check_names(measured.keys(), weighted.keys())
+        for node in weighted.values():
+            if node.name not in self.float_layers:
+                _require(_are_scales(self.kernel_scales.get(node.name, ()), node), "kernel scales", node)
+            _require(_are_factors(self.equalised.get(node.name), node), "equalisation", node)
+            for shifts in self.bias_shifts.values():
+                shift = shifts.get(node.name)
+                fits = shift is None or (len(shift) == node.shape[-1] and all(map(math.isfinite, shift)))
+                _require(fits, "bias correction", node)
+            bits, size = self.rounding.get(node.name), -(-node.weights[0].size // 8)
+            _require(bits is None or _holds_bytes(bits, size), "rounding", node)
+
+    def _check_names(self, measured: Set[str], weighted: Set[str]) -> None:
+        """Raises InputError for what is said of a layer that the network does not have or measure."""
         for what, named, known in (
-            ("a range", self.ranges, measured.keys()),
+            ("a range", self.ranges, measured),
             ("kernel scales", self.kernel_scales, weighted),
             ("an equalisation", self.equalised, weighted),
             ("a rounding", self.rounding, weighted),
@@ -219,21 +231,6 @@ class Plan(BaseModel):
                     f"The plan has {what} of '{unknown[0]}', which the network does not have or measure. The plan was "
                     "damaged, or made by hand: calibrate anew."
                 )
-        for node in (node for node in ready.nodes if node.kind in WEIGHTED):
-            if node.name not in self.float_layers:
-                scales = self.kernel_scales.get(node.name, ())
-                fits = (
-                    _are_factors(scales, node)
-                    and SMALLEST_SCALE <= min(scales) <= max(scales) <= LARGEST_SCALE
-                )
-                _require(fits, "kernel scales", node)
-            _require(_are_factors(self.equalised.get(node.name), node), "equalisation", node)
-            for shifts in self.bias_shifts.values():
-                shift = shifts.get(node.name)
-                fits = shift is None or (len(shift) == node.shape[-1] and all(map(math.isfinite, shift)))
-                _require(fits, "bias correction", node)
-            bits, size = self.rounding.get(node.name), -(-node.weights[0].size // 8)
-            _require(bits is None or _holds_bytes(bits, size), "rounding", node)
 
     def write(self, path: Path) -> None:
         """Write the plan as JSON, whole or not at all."""
@@ -251,6 +248,10 @@ def _require(fits: bool, what: str, node: Node) -> None:
 def _are_factors(values: Values | None, node: Node) -> bool:
     """One for each channel of its output, finite and above zero; None where there need be none."""
     return values is None or (len(values) == node.shape[-1] and all(0 < value < math.inf for value in values))
+
+
+def _are_scales(values: Values, node: Node) -> bool:
+    return _are_factors(values, node) and SMALLEST_SCALE <= min(values) <= max(values) <= LARGEST_SCALE
 
 
 def _holds_bytes(text: str, size: int) -> bool:

@@ -18,8 +18,8 @@ from calibration.graph import Node
 Up = NDArray[np.bool_]
 """By weight, whether it rounds up."""
 
-SMALLEST_SCALE = float(2.0**-24)
-"""The smallest positive float16."""
+SMALLEST_SCALE, LARGEST_SCALE = 2.0**-24, 65504.0
+"""The smallest and the largest positive float16, which scales are in the graph that TensorRT reads."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 
 from calibration.graph import Graph, heads
 from calibration.plan import Plan
+from calibration.quantize import LARGEST_SCALE, SMALLEST_SCALE
 from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.native import logger_held_back, stderr_held_back
@@ -28,9 +29,6 @@ from export.onnx_convolutions import (
 
 OPSET = 18
 OPSET_INT8 = 19
-FLOAT16_RANGE = (2.0**-24, 65504.0)
-"""The smallest and the largest positive number of IEEE 754's binary16."""
-
 INPUT = "pixels"
 _BODY_INPUT = "normalised"
 
@@ -227,9 +225,9 @@ def _in_float16(model: Any) -> Any:
     from onnxconverter_common import float16
 
     with warnings.catch_warnings():
-        # It warns of weights beyond these bounds: they become the bound, as they must. Its own are narrower.
+        # It warns of weights beyond float16's bounds: they become the bound, as they must. Its own are narrower.
         warnings.simplefilter("ignore", UserWarning)
-        half = float16.convert_float_to_float16(model, *FLOAT16_RANGE)
+        half = float16.convert_float_to_float16(model, SMALLEST_SCALE, LARGEST_SCALE)
     _copy_in_float16(half.graph)
     for output in half.graph.output:
         _cast_back(half.graph, output)
