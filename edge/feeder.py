@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from edge.backlog import Backlog, BacklogCounts, BacklogOptions
 from edge.camera.retries import DEGRADED_MOST_S, DEGRADED_S
@@ -16,7 +16,7 @@ from edge.config import CameraSettings
 from edge.errors import SourceRefused
 from edge.frame import Frame
 from edge.protocols import Source, SourceInfo
-from edge.ring import Counts, Ring, counts_of
+from edge.ring import Counts, Ring, counts_of, health_of
 from edge.secret import Secrets
 
 FeederState = Literal["opening", "live", "lost", "degraded", "ended"]
@@ -134,11 +134,11 @@ class Feeder:
 
     def counts(self) -> Counts:
         """Where its frames went, from any thread."""
-        return counts_of(self.ring, self._source)
+        return counts_of(self.ring, health_of(self._source))
 
     def health(self) -> FeederHealth:
         """A snapshot, from any thread."""
-        own: Any = getattr(self._source, "health", lambda: None)()  # of cameras that reconnect by themselves
+        own = health_of(self._source)
         state, error, reconnects = self._state, self._error, self._reconnects
         since_s = time.monotonic() - self._since_s
         if own is not None:
@@ -152,7 +152,7 @@ class Feeder:
             since_s=since_s,
             reconnects=reconnects,
             last_error=error[1],
-            counts=self.counts(),
+            counts=counts_of(self.ring, own),
             backlog_ms=self._backlog.drift_ms,
             backlog=self._backlog.counts,
             info=self._info,

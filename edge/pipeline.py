@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from edge.frame import Frame
 from edge.protocols import Sink, Source, SourceInfo
-from edge.ring import Counts, Ring, counts_of
+from edge.ring import Counts, Ring, counts_of, health_of
 
 if TYPE_CHECKING:
     from edge.cascade import Cascade
@@ -100,7 +100,7 @@ class Pipeline:
             ring.close()
             getattr(self._source, "stop", lambda: None)()  # of sources that can be waited for long
             feeder.join(JOIN_S)
-        return Summary(info, counts_of(ring, self._source), seconds)
+        return Summary(info, counts_of(ring, health_of(self._source)), seconds)
 
     def _feed(self, opened: Future[tuple[SourceInfo, Ring]]) -> None:
         """The decoding thread: opens the source, fills the ring, closes the source."""

@@ -10,7 +10,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from edge.frame import Frame, Stamps
 
@@ -196,7 +196,11 @@ class Ring:
         self._free.append(frame)
 
 
-def counts_of(ring: Ring, source: object) -> Counts:
-    """Of a ring, and of what its source lost before, where that has a decoder of its own (`edge.camera`)."""
-    health = getattr(source, "health", None)
-    return replace(ring.counts(), lost_before=health().dropped if health is not None else 0)
+def health_of(source: object) -> Any:
+    """That of a camera with a decoder of its own (`edge.camera.health`), which reconnects by itself; else None."""
+    return getattr(source, "health", lambda: None)()
+
+
+def counts_of(ring: Ring, health: Any) -> Counts:
+    """Of a ring, and of what was lost before by the health of its source."""
+    return replace(ring.counts(), lost_before=health.dropped if health is not None else 0)
