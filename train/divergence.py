@@ -35,9 +35,8 @@ class Alarm:
             CheckFailed: it is not a number, or the losses' running mean has passed three times the first, or
                 `TIMES` where that was below `LEAST`.
         """
-        before = (
-            self.first if self._mean is None else self._mean
-        )  # a resumed training begins at its start's loss
+        # That of a resumed training begins at its start's loss.
+        before = self.first if self._mean is None else self._mean
         self._mean = loss if before is None else before + SHARE * (loss - before)
         if not math.isfinite(loss):
             cause = _cause(recipe, model, inputs, at_once=self.first is None)

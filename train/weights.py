@@ -84,10 +84,8 @@ def without_softmax(model: keras.Model) -> keras.Model:
         other: Any = without_softmax(last)
         if other is last:
             return model
-    elif type(last).__name__ == "Softmax" and getattr(last, "axis", -1) in (
-        -1,
-        1,
-    ):  # Keras's layer or operation
+    elif type(last).__name__ == "Softmax" and getattr(last, "axis", -1) in (-1, 1):
+        # Keras's layer or operation.
         before = last._inbound_nodes[made_by.node_index].input_tensors[0]
         return keras.Model(model.inputs[0], before, name=model.name)
     elif getattr(getattr(last, "activation", None), "__name__", "") == "softmax":

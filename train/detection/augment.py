@@ -88,9 +88,8 @@ def view(picture: Picture, size: int, recipe: DetectorRecipe, rng: Random) -> tu
     linear = rotation(angle) @ np.diag(scales) @ np.diag([mirror, 1.0])
     centre = _centre(picture, face, side, rng)
     matrix = np.column_stack([linear, size / 2 - linear @ centre])
-    return _shrunk_and_warped(picture.pixels, matrix, float(scales.min()), size), _moved(
-        picture.targets, matrix, size
-    )
+    pixels = _shrunk_and_warped(picture.pixels, matrix, float(scales.min()), size)
+    return pixels, _moved(picture.targets, matrix, size)
 
 
 def _drawn_face(picture: Picture, rng: Random) -> Targets | None:
