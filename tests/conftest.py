@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -11,10 +10,11 @@ import pytest
 from hypothesis import settings
 
 import sightline
+from train.backend import settle_tensorflow
 
-# As `train.backend` does for the command: a test's own `import keras` comes before it, and TensorFlow, which reads
-# this when it is loaded, would tell of GPUs that are not there in the middle of a command's output.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# A test's own `import keras` comes before the command's, and TensorFlow would tell of GPUs that are not there in the
+# middle of its output.
+settle_tensorflow()
 
 # A shared machine stalls now and then: how long an example takes is no property of the code.
 settings.register_profile("no-deadline", deadline=None)
