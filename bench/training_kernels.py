@@ -1,6 +1,6 @@
 """What oneDNN's kernels are worth in training: steps of one recipe with them and without, in turn.
 
-    python bench/training_kernels.py RECIPE [KEY=VALUE]... --data DIR [--steps 16] [--rounds 3]
+    python bench/training_kernels.py [RECIPE] [KEY=VALUE]... [--data DIR] [--steps 16] [--rounds 3]
 
 TensorFlow reads the setting when it is loaded, so that each turn is a process of its own; batches are made
 beforehand. `nice` and `taskset` say which cores it gets, TF_NUM_INTRAOP_THREADS how many threads.
@@ -52,9 +52,9 @@ def in_a_process(onednn: bool, arguments: list[str]) -> float:
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", default="lenet_digits")
 @click.argument("changes", nargs=-1)
-@click.option("--data", required=True)
+@click.option("--data", default="digits", show_default=True)
 @click.option("--steps", default=16, show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--alone", is_flag=True, hidden=True)
