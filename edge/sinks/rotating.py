@@ -15,7 +15,8 @@ class RotatingFile:
     """Appends JSON objects, a line each, to `path`; a full part becomes `path.1`, what was that `path.2`.
 
     A line is on the file as soon as it is written, so that others can follow it. After a kill in the
-    middle of a line, the next run cuts its beginning off.
+    middle of a line, the next run cuts its beginning off. Others may move the file away, remove or empty it:
+    the next line begins a new one, or stands at its beginning.
 
     Args:
         max_bytes: of a part; a longer line has one of its own.
@@ -49,6 +50,7 @@ class RotatingFile:
         """Append a line, given without its end; counted as lost where the disk refuses it."""
         content = line.encode() + b"\n"
         try:
+            self._follow()
             if self._handle < 0 or (self._size and self._size + len(content) > self._max_bytes):
                 self._next_part()
             self._append(content)
@@ -66,6 +68,20 @@ class RotatingFile:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
+
+    def _follow(self) -> None:
+        """Let go of a file that was moved away or removed; of one that was emptied, know its size."""
+        if self._handle < 0:
+            return
+        try:
+            there = os.stat(self._path)
+        except FileNotFoundError:
+            self._release()
+            return
+        if os.path.samestat(there, os.fstat(self._handle)):
+            self._size = there.st_size
+        else:
+            self._release()
 
     def _append(self, content: bytes) -> None:
         written = os.write(self._handle, content)

@@ -92,6 +92,23 @@ def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path, 
     assert path.read_bytes() == content
 
 
+def test_what_logrotate_does_to_the_file_costs_no_line(tmp_path: Path) -> None:
+    path, old = tmp_path / "log", tmp_path / "old"
+    log = RotatingFile(path, 100, 3)
+    log.write('{"n": 0}')
+    os.rename(path, old)
+    log.write('{"n": 1}')
+    path.unlink()
+    path.touch()  # as its option `create` does
+    log.write('{"n": 2}')
+    with file_size_limit(4):
+        os.truncate(path, 0)  # `copytruncate`
+        log.write('{"n": 3}')
+    assert (log.lost, path.read_text()) == (1, ""), "no zeros in the place of what is gone"
+    log.write('{"n": 4}')
+    assert (old.read_text(), path.read_text()) == ('{"n": 0}\n', '{"n": 4}\n')
+
+
 def test_after_a_kill_every_line_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "log"
     code = (
