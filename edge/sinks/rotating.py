@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
+import re
 from pathlib import Path
 
 from edge.errors import InputError
 
 _BLOCK = 1 << 16
+_ZEROED = re.compile(rb"\0{512,}([^\0\n][^\n]*)?(\n\{|\n?\Z)")
+"""What a power cut makes of a log's beginning: zeros, a disk's sector at least, the rest of a line, and lines."""
 
 
 class RotatingFile:
@@ -24,7 +28,7 @@ class RotatingFile:
 
     Attributes:
         lost: lines that the disk refused.
-        trouble: why it refused the last one; empty when it did not.
+        trouble: why it refused the last one, and else what was found damaged; empty when all is well.
     """
 
     def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
@@ -32,7 +36,7 @@ class RotatingFile:
         self._path, self._max_bytes, self._keep = path, max_bytes, keep
         self._handle, self._size, self._closed = -1, 0, False
         self.lost = 0
-        self.trouble = ""
+        self.trouble = self._damage = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
@@ -54,7 +58,7 @@ class RotatingFile:
             if self._handle < 0 or (self._size and self._size + len(content) > self._max_bytes):
                 self._next_part()
             self._append(content)
-            self.trouble = ""
+            self.trouble = self._damage
         except OSError as error:
             self.lost += 1
             self.trouble = f"{self._path} cannot be written: {error.strerror}"
@@ -93,7 +97,9 @@ class RotatingFile:
     def _open(self) -> None:
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            if os.pread(handle, 1, 0) not in (b"", b"{"):  # what would be cut off is no torn line
+            zeroed = _is_zeroed(handle)
+            # What would be cut off below is no torn line.
+            if not zeroed and os.pread(handle, 1, 0) not in (b"", b"{"):
                 raise FileExistsError(errno.EEXIST, "it is there and holds no JSON objects")
             self._size = _end_of_last_line(handle)
             os.ftruncate(handle, self._size)
@@ -101,6 +107,15 @@ class RotatingFile:
             os.close(handle)
             raise
         self._handle = handle
+        if zeroed:
+            self._set_aside()
+
+    def _set_aside(self) -> None:
+        """What can still be read of a part that begins with zeros stays, in the place of an older part."""
+        self._damage = f"{self._path} began with zeros, as after a power cut: its first lines are gone"
+        self.trouble = self._damage
+        if self._size:
+            self._next_part()
 
     def _next_part(self) -> None:
         if self._handle >= 0:
@@ -113,6 +128,13 @@ class RotatingFile:
 
     def _part(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+
+def _is_zeroed(handle: int) -> bool:
+    if os.pread(handle, 1, 0) != b"\0":
+        return False
+    with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as content:
+        return _ZEROED.match(content) is not None
 
 
 def _end_of_last_line(handle: int) -> int:
