@@ -60,6 +60,14 @@ def profile() -> None:
     """Latency by stage, its difference between two runs, and a budget for it."""
 
 
+class _Unnamed(click.Context):
+    """Of the command without a name, of which a usage line would show a second blank."""
+
+    @property
+    def command_path(self) -> str:
+        return super().command_path.rstrip()
+
+
 @click.command(
     epilog="Further: `sightline profile compare A.json B.json` says whether B is faster or slower, and "
     "`sightline profile gate RUN.json --budget BUDGET.toml` whether a run keeps its budget."
@@ -132,6 +140,9 @@ def bundles(
         more["sweep"] = run_sweep(settings, replace(plan, sinks=()), option)
         print_table(sweep_table(more["sweep"]))
     _write(found.report | more, report, html)
+
+
+bundles.context_class = _Unnamed
 
 
 def parse_percentiles(text: str) -> tuple[float, ...]:
