@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from edge.errors import SourceError
 from edge.frame import Frame
 from edge.pixels import Image
 from edge.protocols import Source, SourceInfo
+from edge.ring import health_of
 from edge.sources import open_source
 from edge.sources.fault_script import Fault, Moment, split
 
@@ -87,6 +89,10 @@ class FaultSource:
         self._frames += 1
         self._previous_s = self._clock()
         return True
+
+    def health(self) -> Any:
+        """That of the inner source where it has one, as a camera's has."""
+        return health_of(self._inner)
 
     def close(self) -> None:
         """Close the inner source."""

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.camera.health import CameraHealth
 from edge.cascade import Cascade
 from edge.config import CameraSettings, StreamSettings
 from edge.errors import SourceError
@@ -247,6 +248,12 @@ def test_a_cut_camera_ends_refuses_and_comes_back() -> None:
 def test_a_fault_camera_in_a_fault_camera(whole: list[Frame]) -> None:
     frames = frames_of("black=1f..2f", f"fault://{DEMO}?black=3f..4f")
     assert differing(frames, whole) == [1, 3]
+
+
+def test_the_health_of_a_camera_shows_through() -> None:
+    camera = FaultSource("fault://rtsp://127.0.0.1:9/door?black=0..")
+    assert isinstance(camera.health(), CameraHealth)
+    assert FaultSource(f"fault://{DEMO}?black=0..").health() is None
 
 
 @pytest.fixture
