@@ -1,18 +1,21 @@
 """Files that are written whole or not at all.
 
 Everything goes to a temporary sibling first, is flushed to the disk and then renamed, so that a
-reader, a kill or a power cut sees either the old content or the new, never a part of it.
+reader, a kill or a power cut sees either the old content or the new, never a part of it. What a kill has left of
+an earlier temporary is removed by the next one who writes the same file.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edge.errors import InputError
@@ -30,9 +33,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     _check_may_be_replaced(path)
     path = behind_links(path)
+    _remove_orphans(path)
     temporary = _temporary_sibling(path)
     try:
-        with _room_for(path):
+        with _room_for(path), _locked(temporary):
             yield temporary
             _sync(temporary)
             os.chmod(temporary, 0o666 & ~_umask())
@@ -144,6 +148,28 @@ def _temporary_sibling(path: Path, folder: bool = False) -> Path:
         raise InputError(
             f"Cannot write {path}: {error.strerror}. Choose a folder that you may write to."
         ) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Tells a file that is being written from one that a kill has left."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks; no orphan is removed there either
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_orphans(path: Path) -> None:
+    """Temporaries of `path` that nobody writes any more: nobody could use them or knows of them."""
+    temporary = re.compile(rf"\.{re.escape(path.stem)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    with suppress(OSError):
+        for name in filter(temporary.fullmatch, os.listdir(path.parent)):
+            with suppress(OSError), open(path.parent / name, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(file.name)
 
 
 def _check_may_be_replaced(path: Path) -> None:

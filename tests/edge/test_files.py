@@ -36,6 +36,16 @@ def test_the_temporary_keeps_the_suffix_that_writers_go_by(tmp_path: Path) -> No
         assert temporary.parent == tmp_path
 
 
+def test_what_a_kill_left_is_removed_and_what_another_writes_is_not(tmp_path: Path) -> None:
+    for name in (".out.abcdefgh.txt", ".out.more.abcdefgh.txt"):
+        (tmp_path / name).touch()
+    with whole_file(tmp_path / "out.txt") as first:
+        first.write_text("first")
+        write_text(tmp_path / "out.txt", "second")
+    assert {p.name for p in tmp_path.iterdir()} == {"out.txt", ".out.more.abcdefgh.txt"}
+    assert (tmp_path / "out.txt").read_text() == "first"
+
+
 def test_a_folder_is_replaced_as_one(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     for content in ("first", "second"):
