@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import termios
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,3 +26,15 @@ def open_console(piped_width: int | None = None, **options: Any) -> Console:
     if piped_width is not None and not sys.stdout.isatty():
         options["width"] = piped_width
     return Console(markup=False, emoji=False, **options)
+
+
+def leave_terminal() -> None:
+    """Print into nothing from now on where the terminal is gone, and each line would be an error (EIO)."""
+    for descriptor in (1, 2):
+        try:
+            termios.tcgetattr(descriptor)
+        except termios.error as error:  # of a file or a pipe, too, which say that they are no terminals
+            if error.args[0] == errno.EIO:
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, descriptor)
+                os.close(nothing)

@@ -13,6 +13,7 @@ import click
 
 from edge.cascade import Cascade
 from edge.config import StreamSettings
+from edge.console import leave_terminal
 from edge.pipeline import Limits, Pipeline, Summary
 from edge.profiler import StageRecorder, stage_table
 from edge.protocols import Sink
@@ -142,6 +143,8 @@ def ended_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
     def on_signal(number: int, _: object) -> None:
         signal.signal(number, before[signal.Signals(number)])
+        if number == signal.SIGHUP:
+            leave_terminal()
         stop()
 
     for number in before:

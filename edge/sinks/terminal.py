@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections import deque
 from statistics import median
 from typing import TYPE_CHECKING
 
-from edge.console import open_console
+from edge.console import leave_terminal, open_console
 from edge.frame import Frame
 from edge.protocols import SourceInfo
 from edge.results import FrameResult
@@ -77,6 +78,14 @@ class TerminalSink:
             "age p50": f"{median(self._ages_ms):.1f} ms",
             "dropped": str(frame.index + 1 - self._seen),
         }
+        try:
+            self._print(figures)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            leave_terminal()  # it was closed; whether the stream ends, its signal says
+
+    def _print(self, figures: dict[str, str]) -> None:
         if self._live is not None:
             self._live.update(self._panel(figures), refresh=True)
         elif self._console is not None:

@@ -378,3 +378,25 @@ def test_signal_ends_the_stream_with_0_and_complete_files(
     with av.open(str(video)) as container:
         assert len(list(container.decode(video=0))) > 0
     assert sorted(tmp_path.iterdir()) == [video, results]
+
+
+def take_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    os.close(os.open(os.ttyname(0), os.O_RDWR))  # the first that a session opens controls it
+
+
+def test_closing_the_terminal_ends_the_stream_with_0_and_complete_files(tmp_path: Path, bundle: Path) -> None:
+    results, (ours, theirs) = tmp_path / "results.jsonl", os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sightline", "run", "--source", "demo://?width=160&height=90", "--model", bundle,
+         "--jsonl", results],
+        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=take_terminal,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"age p50" not in shown:
+        shown += os.read(ours, 10_000)
+    os.close(ours)
+    assert process.wait(30) == 0
+    assert len(lines(results)) > 0
