@@ -163,7 +163,7 @@ class Cascade:
 
         Streams are told apart by `source.camera`.
         """
-        self._streams[source.camera] = Stream(source.fps > 0)
+        self._streams[source.camera] = Stream(follows=not source.is_pictures)
 
     def forget(self, camera: str) -> None:
         """A camera's stream is over."""

@@ -203,7 +203,7 @@ class Feeder:
         self._info = info
         self._opened_s = time.monotonic()
         self._backlog.restart()
-        self.ring.lossless = self.camera.lossless or not info.fps
+        self.ring.lossless = self.camera.lossless or info.is_pictures
         period_s = 1 / info.fps if info.fps and info.capture_clock == "file" else 0.0
         period_s = 0.0 if self.camera.lossless else period_s
         self._read = 0

@@ -106,7 +106,7 @@ class Pipeline:
         """The decoding thread: opens the source, fills the ring, closes the source."""
         try:
             info = self._source.open()
-            ring = Ring(lossless=self._lossless or not info.fps)
+            ring = Ring(lossless=self._lossless or info.is_pictures)
             opened.set_result((info, ring))
             self._fill(ring, info)
         except BaseException as error:

@@ -23,7 +23,7 @@ class SourceInfo:
     Attributes:
         uri: as the user wrote it, secrets masked.
         width, height: of the first frame, pixels; 0 where pictures differ in size.
-        fps: nominal frames a second; 0.0 where there is no rate (pictures).
+        fps: nominal frames a second; 0.0 where there is no rate (pictures), or a live stream states none.
         frames: how many there will be; 0 where there is an end and it is not known, None for a stream without end.
         capture_clock: what the capture stamps mean.
         camera: its name among several; empty where the stream has only one source.
@@ -36,6 +36,11 @@ class SourceInfo:
     frames: int | None
     capture_clock: CaptureClock
     camera: str = ""
+
+    @property
+    def is_pictures(self) -> bool:
+        """Single pictures without a rate, each of which counts."""
+        return not self.fps and self.capture_clock == "file"
 
 
 class Source(Protocol):

@@ -15,7 +15,7 @@ from edge.frame import Frame
 from edge.protocols import SourceInfo
 
 ASSUMED_FPS = 25.0
-"""Of a stream that states no rate; FFmpeg assumes the same."""
+"""Of a file that states no rate; FFmpeg assumes the same."""
 
 
 class CameraSource:
@@ -87,7 +87,8 @@ class CameraSource:
             raise
         health = self._status.now()
         clock = self._address.capture_clock if self._live else "file"
-        fps, frames = health.fps or ASSUMED_FPS, None if self._live else 0
+        fps = health.fps if self._live else health.fps or ASSUMED_FPS
+        frames = None if self._live else 0
         return SourceInfo(self._address.shown, health.width, health.height, fps, frames, clock)
 
     def read(self, frame: Frame) -> bool:

@@ -29,6 +29,9 @@ SUFFIXES = (".mp4", ".mkv", ".mov")
 STILLS_FPS = Fraction(2)
 """For pictures, which have no rate of their own: half a second each."""
 
+LIVE_FPS = Fraction(25)
+"""For a live stream that states no rate; its pictures have the times of their capture all the same."""
+
 LIVE_TICK = Fraction(1, 1000)
 """Seconds: the time base of a live stream."""
 
@@ -93,9 +96,10 @@ class VideoSink:
         """Start the encoder's thread; raises InputError where the folder cannot be written."""
         self._pending = PendingFile(self._path)
         self._failure, self._told, self._encoded, self.left_out = None, False, 0, 0
-        self._waits = self._lossless or not source.fps
+        self._waits = self._lossless or source.is_pictures
         self._is_live = source.capture_clock != "file"
-        rate = Fraction(source.fps).limit_denominator(1001) if source.fps else STILLS_FPS
+        unstated = STILLS_FPS if source.is_pictures else LIVE_FPS
+        rate = Fraction(source.fps).limit_denominator(1001) if source.fps else unstated
         tick = LIVE_TICK if self._is_live else 1 / rate
         self._worker = threading.Thread(target=self._work, args=(rate, tick), name="encode", daemon=True)
         self._worker.start()

@@ -224,6 +224,8 @@ def test_slow_mjpeg_is_not_late_by_the_timestamps_that_ffmpeg_makes_up(mjpeg: Mj
     assert feeder.join(PATIENCE_S)
     assert (health.state, health.last_error, health.backlog) == ("live", "", BacklogCounts())
     assert camera.health().fps == 0.0, "it states none"
+    assert health.info is not None
+    assert (health.info.fps, feeder.ring.lossless) == (0.0, False)
 
 
 class Busy(CameraSource):
