@@ -86,6 +86,11 @@ def read_hash(path: Path) -> SecretHash:
     """The hash in a file; raises InputError when it is missing, unreadable or holds something else."""
     try:
         return SecretHash.parse(path.read_text(encoding="ascii"))
+    except PermissionError as error:
+        raise InputError(
+            f"{path} cannot be read: {error.strerror}. It is for its owner alone: give it to the user that runs "
+            "Sightline (chown)."
+        ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. {_MAKE_ONE}") from error
     except (ValueError, binascii.Error) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from pathlib import Path
 
@@ -85,6 +86,17 @@ def test_a_right_secret_is_remembered_and_a_wrong_one_is_not(tmp_path: Path) -> 
 @pytest.mark.parametrize("secret", ["", "x" * 257, "\ud800", "ü" * 200])
 def test_strange_secrets_are_wrong_and_no_error(secret: str) -> None:
     assert not Credentials((HASHED,)).accepts(secret)
+
+
+def test_a_file_of_another_user_says_whose_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a token that root wrote, for a service with a user of its own."""
+
+    def refuse(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(InputError, match=r"web\.token cannot be read: Permission denied\..*chown"):
+        read_hash(Path("/etc/sightline/web.token"))
 
 
 def test_sessions_are_bounded_and_end() -> None:
