@@ -49,10 +49,15 @@ def masked(value: Any, key: str = "") -> Any:
         return value
     if _SECRET_KEY.search(key) and not key.endswith("_file"):
         return MASK
-    return value if isinstance(value, int | float) else masked_in_text(str(value))
+    return value if isinstance(value, int | float) else _text(value)
 
 
-MaskedText = Annotated[str, BeforeValidator(lambda value: masked_in_text(str(value)))]
+def _text(value: object) -> str:
+    """Without secrets; bytes of a file's name that are no text become question marks, which JSON can say."""
+    return masked_in_text(str(value).encode("utf-8", "replace").decode())
+
+
+MaskedText = Annotated[str, BeforeValidator(_text)]
 
 
 class _View(BaseModel):

@@ -51,6 +51,15 @@ def test_files_and_switches_keep_their_values() -> None:
     assert masked(tree) == {**tree, "api_key": "***", "tokens": ["***"]}
 
 
+def test_a_file_name_that_is_no_text_does_not_take_the_page_away() -> None:
+    """Linux takes any bytes for a name, and Python shows them as lone surrogates."""
+    content = snapshot(
+        cameras=[camera("album", last_error="'caf\udce9.jpg' is no image")], device={"a": "\udce9"}
+    )
+    shown = json.loads(Snapshot.model_validate(content).model_dump_json())
+    assert shown["cameras"][0]["last_error"] == "'caf?.jpg' is no image"
+
+
 def test_what_is_not_named_is_dropped() -> None:
     seen = Snapshot.model_validate(snapshot("door", plan="x"))
     assert "plan" not in seen.model_dump()
