@@ -175,6 +175,7 @@ def _config(app: Any) -> Config:
         loop="asyncio",
         lifespan="off",
         log_config=None,
+        log_level="error",  # what strangers send that is no HTTP would fill the journal, a line each
         access_log=False,
         server_header=False,
         proxy_headers=False,

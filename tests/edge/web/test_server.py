@@ -143,6 +143,16 @@ def test_a_request_that_does_not_end_is_dropped(begun: bytes, monkeypatch: pytes
         assert 0.1 < time.monotonic() - begin_s < 3
 
 
+def test_what_is_no_request_fills_no_journal(caplog: pytest.LogCaptureFixture) -> None:
+    upgrade = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with serving(Still()) as server:
+        for sent in (b"\x16\x03\x01\x02\0", b"GET /\r\n\r\n", upgrade):
+            with connection_to(server) as connection:
+                connection.sendall(sent)
+                assert connection.recv(1000).startswith(b"HTTP/1.1 ")
+    assert caplog.messages == []
+
+
 def test_a_second_request_that_trickles_in_is_dropped_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deadlines, "REQUEST_S", 0.4)
     with serving(Still()) as server, connection_to(server) as connection:
