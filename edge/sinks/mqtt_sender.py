@@ -32,6 +32,9 @@ LOOP_S = 0.05
 RETRY_S = (0.2, 15.0)
 """The first and the longest pause between two connections; a random part of it is taken off."""
 
+STEADY_S = 1.0
+"""A connection that ends sooner counts as one that failed: a broker may take it and hang up at once."""
+
 ASK_AGAIN_S = 1.0
 """How long messages rest that the broker did not take, while newer ones are sent."""
 
@@ -120,7 +123,7 @@ class Sender:
             talk = _Talk(self._broker, outbox)
             try:
                 talk.begin()
-                self.connected, self.trouble, self._pause_s = True, "", RETRY_S[0]
+                self.connected, self.trouble = True, ""
                 self._talk(talk)
             finally:
                 talk.end()
@@ -128,12 +131,14 @@ class Sender:
             outbox.close()
 
     def _talk(self, talk: _Talk) -> None:
-        ending = False
+        ending, steady_s = False, time.monotonic() + STEADY_S
         while not (ending and (talk.idle or time.monotonic() > self._deadline_s)):
             ending = self._ending.is_set()  # before the outbox is looked at for the last time
             talk.send()
             self.acknowledged += talk.turn(LOOP_S)
             self.trouble = talk.refusal
+            if time.monotonic() >= steady_s:
+                self._pause_s = RETRY_S[0]
 
 
 class _Talk:

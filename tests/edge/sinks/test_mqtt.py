@@ -352,6 +352,20 @@ def test_a_broker_that_says_nothing_does_not_hold_up_the_stream_or_its_end(tmp_p
     assert sink.lost == 0
 
 
+def test_a_broker_that_takes_connections_and_hangs_up_is_asked_more_and_more_rarely(tmp_path: Path) -> None:
+    """As mosquitto 2.0.11 does where its ACL denies a publication."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.05)
+        connections, until_s = 0, time.monotonic() + 3.0
+        with streaming(MqttSink(settings(tmp_path, server.getsockname()[1]))):
+            while time.monotonic() < until_s:
+                with contextlib.suppress(TimeoutError), server.accept()[0] as client:
+                    connections += 1
+                    client.recv(1000)
+                    client.sendall(b"\x20\x03\0\0\0")  # CONNACK: welcome
+    assert 2 <= connections <= 7
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
