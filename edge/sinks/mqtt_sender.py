@@ -35,6 +35,9 @@ RETRY_S = (0.2, 15.0)
 STEADY_S = 1.0
 """A connection that ends sooner counts as one that failed: a broker may take it and hang up at once."""
 
+BROKER_LATE_S = 10.0
+"""How much later than it should a broker finds a client gone; mosquitto looks each five seconds."""
+
 ASK_AGAIN_S = 1.0
 """How long messages rest that the broker did not take, while newer ones are sent."""
 
@@ -163,6 +166,7 @@ class _Talk:
         self._count = 0
         self._after = 0
         self._not_before_s = 0.0
+        self._online_again_s = math.inf
         self.refusal = ""
         self.idle = False
 
@@ -177,7 +181,9 @@ class _Talk:
                 break
         if self._answer != "":
             raise ConnectionError(self._answer or "the broker does not answer; is it an MQTT 5 broker?")
-        self._client.publish(self._broker.status_topic, "online", qos=0, retain=True)
+        self._tell_status("online")
+        # A broker that still waits for our last connection, of before a power cut say, tells its end only later.
+        self._online_again_s = time.monotonic() + 2 * self._broker.keepalive_s + BROKER_LATE_S
 
     def send(self) -> None:
         """Publish the next messages, as many as may be in flight."""
@@ -214,6 +220,9 @@ class _Talk:
 
         code = self._client.loop(wait_s)
         self._forget_taken(time.monotonic() - self._broker.resend_s)
+        if time.monotonic() >= self._online_again_s:
+            self._online_again_s = math.inf
+            self._tell_status("online")
         count, self._count = self._count, 0
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise ConnectionError(self._answer or error_string(code))
@@ -223,7 +232,7 @@ class _Talk:
         """Say goodbye, if there is anybody; then what the broker has taken is out of danger."""
         if self._client.is_connected():
             self._forget_taken(math.inf)
-            self._client.publish(self._broker.status_topic, "offline", qos=0, retain=True)
+            self._tell_status("offline")
             self._client.disconnect()
         for attribute in ("on_connect", "on_publish", "on_disconnect"):  # no cycle keeps the sockets open
             setattr(self._client, attribute, None)
@@ -234,6 +243,9 @@ class _Talk:
         while self._taken and self._taken[0][0] <= before_s:
             done.append(self._taken.popleft()[1])
         self._outbox.acknowledged(done)
+
+    def _tell_status(self, status: str) -> None:
+        self._client.publish(self._broker.status_topic, status, qos=0, retain=True)
 
     def _publish(self, message: Message) -> None:
         self._after = max(self._after, message.seq)

@@ -366,6 +366,22 @@ def test_a_broker_that_takes_connections_and_hangs_up_is_asked_more_and_more_rar
     assert 2 <= connections <= 7
 
 
+@pytest.mark.slow
+def test_the_last_will_of_an_earlier_connection_does_not_have_the_last_word(
+    tmp_path: Path, broker: Callable[..., Any]
+) -> None:
+    """A device that lost its power is back before the broker knows that it was gone."""
+    port = broker().port
+    gone = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    gone.will_set("sightline/status", "offline", retain=True)
+    gone.connect("127.0.0.1", port, keepalive=1)
+    until(lambda: gone.loop(0.1) or gone.is_connected())
+    with listening(port) as subscriber, streaming(MqttSink(settings(tmp_path, port, keepalive_s=1))):
+        until(lambda: "offline" in [said for _, said in subscriber.messages])
+        until(lambda: subscriber.messages[-1][1] == "online")
+    gone.disconnect()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
