@@ -225,7 +225,7 @@ class _Talk:
             self._tell_status("online")
         count, self._count = self._count, 0
         if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-            raise ConnectionError(self._answer or error_string(code))
+            raise ConnectionError(self.refusal or self._answer or error_string(code))
         return count
 
     def end(self) -> None:

@@ -352,6 +352,20 @@ def test_a_broker_that_says_nothing_does_not_hold_up_the_stream_or_its_end(tmp_p
     assert sink.lost == 0
 
 
+def test_a_publication_that_the_broker_denies_is_told_as_denied(
+    tmp_path: Path, broker: Callable[..., Any]
+) -> None:
+    """Also by mosquitto 2.0.11, which says so and hangs up."""
+    rules = tmp_path / "acl"
+    rules.write_text("topic readwrite sightline/status\n")
+    port = broker("allow_anonymous true", f"acl_file {rules}").port
+    with streaming(MqttSink(settings(tmp_path, port))) as sink:
+        sink.write(frame_at(0), faces(1))
+        until(
+            lambda: "sightline/stream/face_entered: a message was not taken: Not authorized" in sink.trouble
+        )
+
+
 def test_a_broker_that_takes_connections_and_hangs_up_is_asked_more_and_more_rarely(tmp_path: Path) -> None:
     """As mosquitto 2.0.11 does where its ACL denies a publication."""
     with socket.create_server(("127.0.0.1", 0)) as server:
