@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.config import CameraSettings, StreamSettings
+from edge.console import leave_terminal
 from edge.daemon import Daemon
 from edge.daemon_state import DaemonState
 from edge.errors import InputError, SightlineError, SourceError
@@ -155,11 +156,16 @@ def events_reader(settings: StreamSettings) -> Callable[[int, float | None], lis
 
 @contextmanager
 def on_hangup(reload: Callable[[], None]) -> Iterator[None]:
-    """Let SIGHUP call `reload`."""
+    """Let SIGHUP call `reload`; where a terminal that was closed has sent it, nothing is printed any more."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGHUP, lambda number, frame: reload())
+
+    def on_signal(number: int, frame: object) -> None:
+        leave_terminal()
+        reload()
+
+    before = signal.signal(signal.SIGHUP, on_signal)
     try:
         yield
     finally:

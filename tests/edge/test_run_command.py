@@ -15,6 +15,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from terminal_stage import in_a_terminal, until_shown
 
 import sightline
 
@@ -380,23 +381,12 @@ def test_signal_ends_the_stream_with_0_and_complete_files(
     assert sorted(tmp_path.iterdir()) == [video, results]
 
 
-def take_terminal() -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    os.close(os.open(os.ttyname(0), os.O_RDWR))  # the first that a session opens controls it
-
-
 def test_closing_the_terminal_ends_the_stream_with_0_and_complete_files(tmp_path: Path, bundle: Path) -> None:
-    results, (ours, theirs) = tmp_path / "results.jsonl", os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sightline", "run", "--source", "demo://?width=160&height=90", "--model", bundle,
-         "--jsonl", results],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=take_terminal,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"},
-    )  # fmt: skip
-    os.close(theirs)
-    shown = b""
-    while b"age p50" not in shown:
-        shown += os.read(ours, 10_000)
-    os.close(ours)
+    results = tmp_path / "results.jsonl"
+    process, terminal = in_a_terminal(
+        "run", "--source", "demo://?width=160&height=90", "--model", bundle, "--jsonl", results
+    )
+    until_shown(terminal, "age p50")
+    os.close(terminal)
     assert process.wait(30) == 0
     assert len(lines(results)) > 0

@@ -18,6 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from terminal_stage import in_a_terminal, until_shown
 
 import sightline
 from edge.config import StreamSettings
@@ -138,6 +139,21 @@ def test_camera_that_an_error_ended_ends_the_daemon_with_2_when_it_was_the_last(
     told = "Error: Nothing is left to serve. camera album: album/b.png is not an image" in err
     assert told == (code == 2), err
     assert "1 of 1 frames, 0 dropped" in out
+
+
+def test_it_outlives_its_terminal_and_ends_with_0(tmp_path: Path) -> None:
+    """Closing it sends SIGHUP, by which a daemon reads its configuration anew."""
+    results, config = tmp_path / "r.jsonl", tmp_path / "run.toml"
+    config.write_text(f'{MODEL}{ONE}[sinks]\njsonl = "{results}"\n')
+    process, terminal = in_a_terminal("run", config)
+    until_shown(terminal, "1 of 1 cameras live")
+    os.close(terminal)
+    time.sleep(2.5)  # lines for the terminal come each second
+    before, until_s = results.stat().st_size, time.monotonic() + 20
+    while results.stat().st_size == before:
+        assert time.monotonic() < until_s, process.poll()
+    process.terminate()
+    assert process.wait(30) == 0
 
 
 def test_sigterm_ends_it_within_a_second_with_whole_files(start: Start, tmp_path: Path) -> None:
