@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import combinations
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -120,10 +122,26 @@ class TestDockerfiles:
 
     def test_the_health_check_is_a_program(self, file: Path) -> None:
         code = json.loads(dict(instructions(file))["HEALTHCHECK"].partition("CMD ")[2])[2]
-        dead = code.replace(":8080", ":9")  # nothing listens on the discard port
+        dead = code.replace("8080", "9")  # nothing listens on the discard port
         done = subprocess.run([sys.executable, "-c", dead], capture_output=True, text=True)
         assert done.returncode == 1
-        assert "URLError" in done.stderr
+        assert "ConnectionRefusedError" in done.stderr
+
+    @pytest.mark.parametrize("status", [200, 503])
+    def test_the_health_check_asks_the_daemon_and_no_proxy(self, file: Path, status: int) -> None:
+        class Daemon(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status if self.path == "/healthz" else 404)
+                self.end_headers()
+
+        with HTTPServer(("127.0.0.1", 0), Daemon) as server:
+            Thread(target=server.handle_request, daemon=True).start()
+            code = json.loads(dict(instructions(file))["HEALTHCHECK"].partition("CMD ")[2])[2]
+            alive = code.replace("8080", str(server.server_port))
+            done = subprocess.run(
+                [sys.executable, "-c", alive], env={**os.environ, "http_proxy": "http://127.0.0.1:9"}
+            )
+        assert done.returncode == (status != 200)
 
     def test_what_it_copies_exists_and_is_let_through(self, file: Path) -> None:
         let_through = Path(f"{file}.dockerignore").read_text().split()
