@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.pixels import Image, fit
-from train.data import LabelledImages, load, pick
+from train.data import LabelledImages, load, pick, tell_notes
 from train.detection.data import BoxedImages, is_boxed, load_boxed, pictures
 
 By = Literal["balanced", "random", "k-centre"]
@@ -93,7 +93,7 @@ class BoxedPictures:
 def read_samples(
     data: str, spec: InputSpec, count: int, by: By = "balanced", skip_corrupt: bool = False
 ) -> Samples:
-    """`count` training images of a data set of either kind, labelled or boxed.
+    """`count` training images of a data set of either kind, labelled or boxed; what was mended is told.
 
     Args:
         skip_corrupt: of labelled ones, leave out what cannot be decoded.
@@ -104,6 +104,7 @@ def read_samples(
     if is_boxed(data):
         return boxed_samples(load_boxed(data, "train"), spec, count, by)
     train = load(data, "train", spec.height, spec.width, spec.resize, skip_corrupt)
+    tell_notes(train)
     return labelled_samples(train, count, by)
 
 

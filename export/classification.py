@@ -18,7 +18,7 @@ from export.golden import Tolerance, made_inputs
 from export.parity import Logits, artefact_logits, compare
 from export.proof import Advance, Judge, Share
 from train.card import Card
-from train.data import LabelledImages, load, pick
+from train.data import LabelledImages, load, pick, tell_notes
 from train.evaluate import keras_outputs, keras_top1
 
 GOLDEN_INPUTS = 8
@@ -43,7 +43,7 @@ class Classification:
 
     @classmethod
     def load(cls, data: str, card: Card, share: Share) -> Classification:
-        """Read both splits; raises InputError where the classes are not the model's."""
+        """Read both splits, and tell what is missing; raises InputError where the classes are not the model's."""
         size = (card.input.height, card.input.width, card.input.resize)
         train, test = (load(data, split, *size, share.skip_corrupt) for split in ("train", "test"))
         if test.class_names != card.labels:
@@ -51,6 +51,8 @@ class Classification:
                 f"{data} has the classes {', '.join(test.class_names)}; the model's are "
                 f"{', '.join(card.labels)}. Pass the data it was trained for."
             )
+        for images in (train, test):
+            tell_notes(images)
         if share.limit is not None:
             test = test.take(pick(test, share.limit), f", {share.limit} by class")
         watched = labelled_samples(train, share.samples, share.sample)

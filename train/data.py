@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,7 +40,7 @@ class LabelledImages:
         labels: int64 (N,), indices into `class_names`.
         class_names: one name a class.
         source: what was read, for cards and reports ("cifar10/train").
-        notes: what was mended, in words, such as pictures that were left out.
+        notes: what was mended or is missing, in words, such as pictures that were left out.
         names: of the images, by which a user finds them; empty where each is known by its place.
 
     Raises:
@@ -142,13 +143,21 @@ def load(
 
 def check_classes(data: LabelledImages) -> None:
     """Raises InputError where a class has no image to learn from."""
-    missing = np.setdiff1d(np.arange(len(data.class_names)), data.labels)
-    if len(missing):
-        names = ", ".join(data.class_names[label] for label in missing[:NAMED])
-        raise InputError(
-            f"{data.source}: no image of {names}, {len(missing)} of {len(data.class_names)} classes. "
-            "Add pictures, or remove the class."
-        )
+    if missing := _missing(data.labels, data.class_names):
+        raise InputError(f"{data.source}: {missing}. Add pictures, or remove the class.")
+
+
+def _missing(labels: NDArray[np.int64], class_names: tuple[str, ...]) -> str:
+    """Which classes have no image, in words; empty where each has one."""
+    missing = np.setdiff1d(np.arange(len(class_names)), labels)
+    names = ", ".join(class_names[label] for label in missing[:NAMED])
+    return f"no image of {names}, {len(missing)} of {len(class_names)} classes" if names else ""
+
+
+def tell_notes(data: LabelledImages) -> None:
+    """Say on stderr what was mended in the images, and which classes have none."""
+    for note in data.notes:
+        click.echo(f"{data.source}: {note}", err=True)
 
 
 def pick(data: LabelledImages, count: int, seed: int = 0, in_proportion: bool = False) -> NDArray[np.int64]:
@@ -305,8 +314,9 @@ def _decoded(
             names.append(f"{path.parent.name}/{path.name}")
     if broken and not (skip_corrupt and pictures):
         raise InputError(_corrupt(broken, files))
-    notes = (*files.notes, *([f"left out {_which(broken, files)}"] if broken else []))
     images, classes = np.stack(pictures), np.asarray(labels, np.int64)
+    left_out = f"left out {_which(broken, files)}" if broken else ""
+    notes = (*files.notes, *filter(None, (left_out, _missing(classes, files.class_names))))
     return LabelledImages(images, classes, files.class_names, files.source, notes, tuple(names))
 
 

@@ -12,7 +12,7 @@ import click
 from edge.errors import InputError
 from edge.files import check_could_write, write_text
 from train.commands import DATA_HELP
-from train.data import LabelledImages, few, load
+from train.data import LabelledImages, few, load, tell_notes
 
 if TYPE_CHECKING:
     from edge.bundle import InputSpec
@@ -139,6 +139,5 @@ def images_of(
 ) -> LabelledImages:
     """A split as a network of that input sees it; what was mended in it is said on stderr."""
     images = load(data, split, size.height, size.width, size.resize, skip_corrupt)
-    for note in images.notes:
-        click.echo(f"{images.source}: {note}", err=True)
+    tell_notes(images)
     return few(images, limit)

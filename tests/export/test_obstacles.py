@@ -138,7 +138,9 @@ def test_a_wrong_call_is_told_before_the_work(export: Command, options: tuple[st
     assert (code, told in said) == (2, True), said
 
 
-def test_broken_pictures_are_left_out_where_that_is_asked_for(export: Command, tmp_path: Path) -> None:
+def test_broken_pictures_are_left_out_where_that_is_asked_for_and_told(
+    export: Command, tmp_path: Path
+) -> None:
     folder = tmp_path / "pictures"
     for index, name in enumerate(("dark", "light")):
         (folder / name).mkdir(parents=True)
@@ -151,6 +153,13 @@ def test_broken_pictures_are_left_out_where_that_is_asked_for(export: Command, t
     assert (code, "broken.png" in said, "--skip-corrupt" in said) == (2, True, True), said
     code, said = export(_network(classes=2), *call, "--skip-corrupt", data=str(folder))
     assert code == 0, said
+    for split in ("train", "test"):
+        assert f"pictures/{split}: left out 1 of " in said
+    (folder / "none").mkdir()
+    code, said = export(_network(classes=3), *call, "--skip-corrupt", data=str(folder))
+    assert code == 0, said
+    for split in ("train", "test"):
+        assert f"pictures/{split}: no image of none, 1 of 3 classes" in said
 
 
 def test_brackets_in_a_folders_name_are_printed_as_they_are(export: Command, tmp_path: Path) -> None:

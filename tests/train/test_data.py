@@ -175,6 +175,19 @@ def test_corrupt_pictures_are_counted_and_named(tmp_path: Path) -> None:
     assert skipped[0].take(np.arange(2), "").notes == skipped[0].notes
 
 
+def test_classes_without_a_picture_are_noted(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_pictures(tmp_path / split / "a", 3)
+        (tmp_path / split / "none").mkdir()
+    write_pictures(tmp_path / "train" / "z", 3)
+    (tmp_path / "test" / "z").mkdir()
+    (tmp_path / "test" / "z" / "broken.png").write_bytes(b"no picture")
+    assert load(str(tmp_path), "train").notes == ("no image of none, 1 of 3 classes",)
+    assert load(str(tmp_path), "test", skip_corrupt=True).notes[1:] == (
+        "no image of none, z, 2 of 3 classes",
+    )
+
+
 def test_of_many_corrupt_pictures_the_first_are_named(tmp_path: Path) -> None:
     folder = with_corrupt(tmp_path, 9)
     with pytest.raises(
