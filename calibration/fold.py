@@ -59,22 +59,24 @@ _NO_EFFECT = frozenset(
 )
 _RELU_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D", "Cropping2D")
 _NORM_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "Cropping2D")
-_FOLDS = WEIGHTED | {"Dense", "Conv2DTranspose"}
+_FOLDS = WEIGHTED | {"Dense"}
+_FOLDED_AWAY = frozenset({"Dense", "BatchNormalization"})
+NAMED = 5
+"""So many layers a message names; of more it gives the number."""
 
 
 def fold(graph: Graph) -> Graph:
-    """All rewrites in order, then a check that int8 export knows every layer that is left.
+    """All rewrites in order, and a check that int8 export knows every layer.
 
     Raises:
-        InputError: a layer has no int8 form here; the message names it and those that have.
+        InputError: layers have no int8 form here; the message names them and those that have.
     """
     plain = without_idle_reshapes(without_effectless(graph))
     _check_order(plain)
-    plain = mean_apart(fold_norms(norm_first(lower(plain))))
-    folded = without_unread(relu_first(without_idle_reshapes(dense_as_convolutions(plain))))
-    for node in folded.nodes:
-        _check_supported(node)
-    return folded
+    plain = lower(plain)
+    _check_supported(plain)
+    plain = mean_apart(fold_norms(norm_first(plain)))
+    return without_unread(relu_first(without_idle_reshapes(dense_as_convolutions(plain))))
 
 
 def is_relu(node: Node) -> bool:
@@ -264,30 +266,41 @@ def _check_order(graph: Graph) -> None:
         )
 
 
-def _check_supported(node: Node) -> None:
-    config = node.config
-    if node.kind not in SUPPORTED:
-        what = node.kind
-    elif node.kind in ACTIVATIONS and not _has_integers(node):
-        what = activation_of(node) if node.kind == "Activation" else f"{node.kind} with {_bounds(node)}"
-    elif node.kind in WEIGHTED and activation_of(node) != "linear":
-        what = f"{node.kind} with activation {activation_of(node)}"
-    elif config.get("groups", 1) != 1:
-        what = f"{node.kind} with groups={config['groups']}"
-    elif config.get("data_format", "channels_last") not in ("channels_last", None):
-        what = f"{node.kind} with data_format={config['data_format']}"
-    elif config.get("interpolation", "nearest") != "nearest":
-        what = f"{node.kind} with interpolation={config['interpolation']}"
-    elif node.kind == "Concatenate" and config.get("axis", -1) not in (-1, len(node.shape)):
-        what = f"Concatenate with axis={config['axis']}"
-    else:
+def _check_supported(graph: Graph) -> None:
+    """Raises InputError that names the layers of a lowered graph that have no int8 form."""
+    unknown = [f"'{node.name}' ({what})" for node in graph.nodes if (what := _unsupported(node))]
+    if not unknown:
         return
-    own = ", which int8 export cannot look into" if node.kind.startswith(CUSTOM) else ""
+    more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+    named = f"{', '.join(unknown[:NAMED])}{more}"
+    which = f"Layer {named} has" if len(unknown) == 1 else f"Layers {named} have"
     known = sorted(SUPPORTED - {"InputLayer"} | set(WRITTEN_OTHERWISE))
     raise InputError(
-        f"Layer '{node.name}' ({what}{own}) has no int8 form here. Known: {', '.join(known)}, with ReLU, ReLU6, "
+        f"{which} no int8 form here. Known: {', '.join(known)}, with ReLU, ReLU6, "
         f"leaky ReLU, ELU, GELU, swish, hard-swish, sigmoid, hard-sigmoid, tanh and softmax. {FLOAT_ALONE}"
     )
+
+
+def _unsupported(node: Node) -> str:
+    """What about a layer has no int8 form, in words; empty where it has one."""
+    config = node.config
+    if node.kind.startswith(CUSTOM):
+        return f"{node.kind}, which int8 export cannot look into"
+    if node.kind not in SUPPORTED | _FOLDED_AWAY:
+        return node.kind
+    if node.kind in ACTIVATIONS and not _has_integers(node):
+        return activation_of(node) if node.kind == "Activation" else f"{node.kind} with {_bounds(node)}"
+    if node.kind in WEIGHTED | _FOLDED_AWAY and activation_of(node) != "linear":
+        return f"{node.kind} with activation {activation_of(node)}"
+    if config.get("groups", 1) != 1:
+        return f"{node.kind} with groups={config['groups']}"
+    if config.get("data_format", "channels_last") not in ("channels_last", None):
+        return f"{node.kind} with data_format={config['data_format']}"
+    if config.get("interpolation", "nearest") != "nearest":
+        return f"{node.kind} with interpolation={config['interpolation']}"
+    if node.kind == "Concatenate" and config.get("axis", -1) not in (-1, len(node.shape)):
+        return f"Concatenate with axis={config['axis']}"
+    return ""
 
 
 def _has_integers(node: Node) -> bool:
@@ -314,9 +327,7 @@ def _affine(norm: Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 def _scaled(layer: Node, gain: NDArray[np.float32], shift: NDArray[np.float32]) -> Node:
     kernel = layer.weights[0]
     # A depthwise kernel is (h, w, in, multiplier) and its output channels are in * multiplier.
-    # One of a transposed convolution is (h, w, out, in).
-    places = {"DepthwiseConv2D": kernel.shape[2:], "Conv2DTranspose": (-1, 1)}
-    factor = gain.reshape(places.get(layer.kind, (-1,)))
+    factor = gain.reshape(kernel.shape[2:] if layer.kind == "DepthwiseConv2D" else -1)
     bias = layer.weights[1] if layer.config["use_bias"] else np.zeros_like(gain)
     weights = (kernel * factor, bias * gain + shift)
     return replace(layer, weights=weights, config={**layer.config, "use_bias": True})
@@ -351,26 +362,16 @@ def _dense(node: Node, graph: Graph, source: Node, lifted: dict[str, Node]) -> N
         reads = source.inputs[0]
         size = graph[reads].shape[:2]
     elif len(source.shape) not in (1, 3) or (len(source.shape) == 1 and source.name not in lifted):
-        _check_before(graph, source)
         raise InputError(
-            f"Dense layer '{node.name}' reads {source.shape} of '{source.name}', which is neither a map nor a vector "
-            f"made from one; no int8 form. {FLOAT_ALONE}"
+            f"Dense layer '{node.name}' reads {source.shape} of '{source.name}': int8 knows dense layers on maps "
+            "(height, width, channels), and on the vector that a Flatten, a global pool or a dense layer makes. "
+            f"{FLOAT_ALONE}"
         )
     kept = {key: node.config[key] for key in ("name", "use_bias", "activation")}
     weights: Weights = (kernel.reshape(*size, -1, kernel.shape[1]), *bias)
     shape = (1, 1, *node.shape) if len(node.shape) == 1 else node.shape
     config = {**kept, "filters": kernel.shape[1], "kernel_size": size}
     return replace(node, kind="Conv2D", config=config, weights=weights, inputs=(reads,), shape=shape)
-
-
-def _check_before(graph: Graph, node: Node) -> None:
-    """Raises InputError for the layer without an int8 form that stands nearest before a node, if there is one."""
-    before = {node.name}
-    for found in reversed(graph.nodes):
-        if found.name in before:
-            before.update(found.inputs)
-            if found.kind not in WRITTEN_OTHERWISE:
-                _check_supported(found)
 
 
 def _check_norm_of_vector(node: Node) -> None:

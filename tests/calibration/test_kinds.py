@@ -261,9 +261,17 @@ class Doubling(layers.Layer):
         (lambda x: layers.Dense(4, name="rows")(layers.Reshape((256, 8))(x)), r"'rows' reads \(256, 8\)"),
         (
             lambda x: layers.Dense(4)(
-                layers.GlobalAveragePooling1D(name="mean")(layers.Reshape((256, 8))(x))
+                layers.GlobalAveragePooling1D(name="mean")(
+                    (lambda y: layers.MultiHeadAttention(2, 4, name="look")(y, y))(
+                        layers.Reshape((256, 8))(x)
+                    )
+                )
             ),
-            "'mean'",
+            r"Layers 'look' \(MultiHeadAttention\), 'mean' \(GlobalAveragePooling1D\) have no int8 form",
+        ),
+        (
+            lambda x: layers.Dense(4, activation="mish", name="soft")(layers.GlobalAveragePooling2D()(x)),
+            r"'soft' \(Dense with activation mish\)",
         ),
     ],
 )
