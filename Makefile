@@ -13,7 +13,7 @@ export PYTHON
 
 RUNTIME := .venv-demo
 DEV := .venv
-PACKAGE := sightline.py $(shell find edge train calibration export -name '*.py' -o -path '*/bundles/*' -type f)
+PACKAGE := sightline.py $(shell find edge train calibration export -name '*.py' -o -path '*/bundles/*' -type f | sed 's/ /\\ /g')
 
 .PHONY: help demo test test-slow train calibrate export run profile bench lint lock check-lock clean
 .PHONY: needs-data needs-model
@@ -38,14 +38,14 @@ lint: $(DEV)/.ready  ## style, types and the one-way imports
 	$(DEV)/bin/lint-imports
 
 train: $(DEV)/.ready  ## train RECIPE (lenet_digits), with DATA where the recipe needs it
-	$(DEV)/bin/sightline train $(RECIPE) $(if $(DATA),--data "$(DATA)") $(ARGS)
+	$(DEV)/bin/sightline train "$(RECIPE)" $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 calibrate: needs-model needs-data $(DEV)/.ready  ## print how each tensor of models/MODEL.keras is quantized, from DATA
-	$(DEV)/bin/python -m calibration models/$(MODEL).keras --data "$(DATA)" $(ARGS)
+	$(DEV)/bin/python -m calibration "models/$(MODEL).keras" --data "$(DATA)" $(ARGS)
 
 export: needs-model needs-data $(DEV)/.ready  ## models/MODEL.keras, at SIZE (a detector's: 320, 320x192), to BUNDLE in build/bundles/ and edge/bundles/; needs DATA
-	$(DEV)/bin/sightline export models/$(MODEL).keras --data "$(DATA)" $(if $(SIZE),--size $(SIZE)) \
-		--out build/bundles/$(BUNDLE) --shipped edge/bundles/$(BUNDLE) $(ARGS)
+	$(DEV)/bin/sightline export "models/$(MODEL).keras" --data "$(DATA)" $(if $(SIZE),--size "$(SIZE)") \
+		--out "build/bundles/$(BUNDLE)" --shipped "edge/bundles/$(BUNDLE)" $(ARGS)
 
 run: $(RUNTIME)/.ready  ## stream SOURCE (demo://) through MODEL (cifar10-base)
 	$(RUNTIME)/bin/sightline run --source "$(SOURCE)" --model "$(MODEL)" $(ARGS)
@@ -54,7 +54,9 @@ profile: $(RUNTIME)/.ready  ## the latency table of MODEL on SOURCE
 	$(RUNTIME)/bin/sightline profile "$(MODEL)" --source "$(SOURCE)" $(ARGS)
 
 bench: $(DEV)/.ready  ## every measurement of bench/; each says what it lacks
-	@set -e; for script in $$(grep -l __main__ bench/*.py); do echo "== $$script"; $(DEV)/bin/python "$$script"; done
+	@failed=; for script in $$(grep -l __main__ bench/*.py); do echo "== $$script"; \
+		$(DEV)/bin/python "$$script" || failed="$$failed $$script"; done; \
+		[ -z "$$failed" ] || { echo "Missed their goal, or lack something:$$failed" >&2; exit 1; }
 
 lock:  ## write requirements.lock anew from pyproject.toml; ARGS=--upgrade for newest versions
 	.ci/lock $(ARGS)

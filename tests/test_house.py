@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -130,6 +131,31 @@ def test_the_readmes_targets_and_commands_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for command in re.findall(r"`sightline ([a-z]+)", README):
         assert command in sightline.COMMANDS
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_make_hands_on_names_with_spaces_and_goes_on_after_a_measurement_that_failed(tmp_path: Path) -> None:
+    for folder in (".venv/bin", "models", "bench"):
+        (tmp_path / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "models" / "m.keras").touch()
+    for name in ("a", "b"):
+        (tmp_path / "bench" / f"{name}.py").write_text("__main__")
+    for name in ("sightline", "python"):
+        (tmp_path / ".venv" / "bin" / name).write_text(
+            '#!/bin/sh\nprintf \'[%s]\' "$@"\n[ "$1" != bench/a.py ]\n'
+        )
+        (tmp_path / ".venv" / "bin" / name).chmod(0o755)
+
+    def made(*words: str) -> tuple[int, str]:
+        call = ["make", "--silent", "--old-file=.venv/.ready", *words]
+        done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout
+
+    assert made("train", "RECIPE=my own.py", "DATA=a b") == (0, "[train][my own.py][--data][a b]")
+    code, said = made("export", "MODEL=m", "DATA=a b", "SIZE=320 192", "BUNDLE=my own")
+    assert (code, "[--size][320 192][--out][build/bundles/my own]" in said) == (0, True), said
+    assert made("bench") == (2, "== bench/a.py\n[bench/a.py]== bench/b.py\n[bench/b.py]")
 
 
 def test_the_readmes_parity_table_is_that_of_the_shipped_bundle() -> None:
