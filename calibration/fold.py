@@ -155,7 +155,7 @@ def dense_as_convolutions(graph: Graph) -> Graph:
             nodes.append(replace(node, config={**node.config, "keepdims": True}, shape=(1, 1, *node.shape)))
         elif maps and node.kind in _ON_MAPS_TOO:
             nodes.append(_on_map(node))
-        elif node.kind == "Multiply" and len(node.shape) == 3:
+        elif node.kind in ("Add", "Multiply") and len(node.shape) == 3:
             nodes.append(node)  # of a map and, maybe, a vector that is (1, 1, C) now: it broadcasts
         else:
             _check_norm_of_vector(node)

@@ -43,7 +43,7 @@ Split = Callable[[Node], list[Node]]
 
 def lower(graph: Graph) -> Graph:
     """All rewrites in order."""
-    for split in (_separated, _each_channel_alone, _activation_apart, _known_activation):
+    for split in (_in_pairs, _separated, _each_channel_alone, _activation_apart, _known_activation):
         graph = expanded(graph, split)
     return graph
 
@@ -79,6 +79,19 @@ def activation_of(node: Node) -> str:
     if not isinstance(activation, str):
         activation = str(activation.get("class_name", activation))
     return _NAMES.get(activation, activation)
+
+
+def _in_pairs(node: Node) -> list[Node]:
+    """A sum or product of several as one of two after another: neither target has an operator for more."""
+    if node.kind not in ("Add", "Multiply") or len(node.inputs) < 3:
+        return [node]
+    first, *others = node.inputs
+    parts: list[Node] = []
+    for number, other in enumerate(others, start=1):
+        name = node.name if number == len(others) else f"{node.name}_part{number}"
+        parts.append(replace(node, name=name, config={"name": name}, inputs=(first, other)))
+        first = name
+    return parts
 
 
 def _separated(node: Node) -> list[Node]:

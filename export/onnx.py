@@ -20,6 +20,7 @@ from calibration.quantize import LARGEST_SCALE, SMALLEST_SCALE
 from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.native import logger_held_back, stderr_held_back
+from export.lint_graph import MOVING
 from export.onnx_convolutions import (
     computed_biases_apart,
     float_kernels_apart,
@@ -195,12 +196,13 @@ def _with_pixel_input(model: Any) -> Any:
 def _round_after_copies(graph: Any) -> None:
     """Bring a rounding back behind its Concat or Slice: tf2onnx moves it before, so that integers are copied.
 
-    TensorRT wants each QuantizeLinear read by a DequantizeLinear alone.
+    So behind what only moves values on the way there. TensorRT wants each QuantizeLinear read by a DequantizeLinear
+    alone.
     """
     from onnx import helper
 
     made = {name: node for node in graph.node for name in node.output}
-    for copy in [node for node in graph.node if node.op_type in ("Concat", "Slice")]:
+    for copy in _copies(graph):
         count = len(copy.input) if copy.op_type == "Concat" else 1  # a Slice's others are its bounds
         roundings = [made[name] for name in copy.input[:count] if name in made]
         if len(roundings) < count or any(node.op_type != "QuantizeLinear" for node in roundings):
@@ -218,6 +220,18 @@ def _round_after_copies(graph: Any) -> None:
         for node in roundings:
             if node.output[0] not in read and node in graph.node:
                 graph.node.remove(node)
+
+
+def _copies(graph: Any) -> list[Any]:
+    """Each Concat and Slice, and what moves values right before it, in the order of computation."""
+    found: list[Any] = []
+    wanted: set[str] = set()
+    for node in reversed(graph.node):
+        moves = node.op_type in MOVING and node.output[0] in wanted
+        if moves or node.op_type in ("Concat", "Slice"):
+            found.insert(0, node)
+            wanted.update(node.input)
+    return found
 
 
 def _in_float16(model: Any) -> Any:

@@ -16,9 +16,10 @@ from calibration.fold import SUPPORTED, fold
 from calibration.graph import build, infer, read
 from calibration.plan import make_plan
 from calibration.simulate import simulate
+from edge.bundle import FORMATS
 from edge.errors import InputError
 from edge.pixels import normalise
-from export import lint, onnx
+from export import lint, onnx, tflite
 from train.weights import in_float32
 
 Body = Callable[[Any], Any]
@@ -101,6 +102,15 @@ KINDS: dict[str, Body] = {
     "rescaling": lambda x: _convolution(4, 1)(layers.Rescaling(2.0, offset=0.25)(x)),
     "a sum of two vectors": lambda x: layers.Add()(
         [layers.Dense(6)(layers.GlobalAveragePooling2D()(x)), layers.Dense(6)(layers.GlobalMaxPooling2D()(x))]
+    ),
+    "a sum of three": lambda x: layers.Add()(
+        [x, _convolution(8, 1)(x), _convolution(8, 3, padding="same")(x)]
+    ),
+    "a product of three": lambda x: layers.Multiply()(
+        [x, _convolution(8, 1)(x), _convolution(8, 3, padding="same")(x)]
+    ),
+    "a dense layer's vector added to a map": lambda x: layers.Add()(
+        [x, layers.Dense(8)(layers.GlobalAveragePooling2D()(x))]
     ),
     "a vector added to a map": lambda x: layers.Add()(
         [_convolution(8, 3, padding="same")(x), layers.GlobalAveragePooling2D(keepdims=True)(x)]
@@ -220,15 +230,31 @@ def _dense_block(x: Any) -> Any:
     return layers.ReLU()(_norm()(x))
 
 
-def test_joins_of_joins_obey_tensorrts_rules_and_compute_what_is_simulated(images: np.ndarray) -> None:
-    """By the heads: of layers that only a join reads, both converters round on the join's own grid."""
-    graph = fold(read(_model(_dense_block)))
+BY_HEADS: dict[str, Body] = {
+    "joins of joins": _dense_block,
+    "two pools joined": lambda x: layers.Concatenate()(
+        [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BY_HEADS)
+def test_what_is_joined_or_flattened_obeys_tensorrts_rules_and_computes_what_is_simulated(
+    kind: str, images: np.ndarray
+) -> None:
+    """By the heads: both converters move roundings, as of layers that only a join reads to the join's own grid."""
+    model, pixels = _model(BY_HEADS[kind]), normalise(images)
+    graph = fold(read(model))
+    exact = infer(model, pixels)["logits"]
+    np.testing.assert_allclose(infer(build(graph), pixels)["logits"], exact, atol=2e-6 * np.abs(exact).max())
     plan = make_plan(graph, images, "made", "minmax")
     content = onnx.int8(graph, plan)
     assert lint.lint(content) == ()
-    found = layerwise.run_onnx(content, images)
-    wanted = infer(simulate(graph, plan, "onnx"), normalise(images))["logits"]
-    assert np.abs(found - wanted).max() <= 3 * plan.output_steps(graph)["logits"]
+    found = {"onnx": layerwise.run_onnx(content, images)}
+    found["tflite"] = layerwise.run_tflite(tflite.int8(graph, plan), images)
+    for target in FORMATS:
+        wanted = infer(simulate(graph, plan, target), pixels)["logits"]
+        assert np.abs(found[target] - wanted).max() <= 3 * plan.output_steps(graph)["logits"], target
 
 
 @keras.saving.register_keras_serializable("tests")
