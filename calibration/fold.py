@@ -135,7 +135,8 @@ def fold_norms(graph: Graph) -> Graph:
 def dense_as_convolutions(graph: Graph) -> Graph:
     """Write dense layers as convolutions: over the whole map after Flatten, 1x1 elsewhere.
 
-    Their outputs are then (1, 1, units) maps; a Reshape brings (units,) back where it is wanted.
+    Their outputs are then (1, 1, units) maps; a Reshape brings (units,) back where it is wanted. A map that is
+    flattened for other layers becomes one of a single place.
     """
     lifted: dict[str, Node] = {}  # (C,) in the old graph, (1, 1, C) in the new one
     flats: dict[str, Node] = {}  # of those that somebody wants as (C,) again, by the name in the old graph
@@ -151,6 +152,10 @@ def dense_as_convolutions(graph: Graph) -> Graph:
         maps = bool(node.inputs) and all(name in lifted for name in node.inputs)
         if node.kind == "Dense":
             nodes.append(_dense(node, graph, graph[node.inputs[0]], lifted))
+        elif _flattens_for_others(graph, node):
+            shape = (1, 1, *node.shape)
+            config = {"name": node.name, "target_shape": shape}
+            nodes.append(replace(node, kind="Reshape", config=config, shape=shape))
         elif node.kind in GLOBAL_POOLS and not node.config["keepdims"]:
             nodes.append(replace(node, config={**node.config, "keepdims": True}, shape=(1, 1, *node.shape)))
         elif maps and node.kind in _ON_MAPS_TOO:
@@ -158,7 +163,6 @@ def dense_as_convolutions(graph: Graph) -> Graph:
         elif node.kind in ("Add", "Multiply") and len(node.shape) == 3:
             nodes.append(node)  # of a map and, maybe, a vector that is (1, 1, C) now: it broadcasts
         else:
-            _check_norm_of_vector(node)
             nodes.append(replace(node, inputs=tuple(flat(n) if n in lifted else n for n in node.inputs)))
             continue
         if len(node.shape) == 1:
@@ -353,32 +357,36 @@ def _on_map(node: Node) -> Node:
     return replace(node, config=config, shape=(1, 1, *node.shape))
 
 
+def _flattens(node: Node) -> bool:
+    return node.kind in ("Flatten", "Reshape") and len(node.shape) == 1
+
+
+def _flattens_for_others(graph: Graph, node: Node) -> bool:
+    """Whether others read its vector than dense layers, which read the map before it as a whole."""
+    if not _flattens(node):
+        return False
+    whole = len(graph[node.inputs[0]].shape) == 3
+    kinds = {reader.kind for reader in graph.consumers(node.name)}
+    return bool(kinds & _ON_MAPS_TOO) or ("Dense" in kinds and not whole)
+
+
 def _dense(node: Node, graph: Graph, source: Node, lifted: dict[str, Node]) -> Node:
     kernel, *bias = node.weights
     size: tuple[int, ...] = (1, 1)
     reads = source.name
-    is_flat = source.kind in ("Flatten", "Reshape") and len(source.shape) == 1
-    if is_flat and len(graph[source.inputs[0]].shape) == 3:
+    if _flattens(source) and len(graph[source.inputs[0]].shape) == 3:
         reads = source.inputs[0]
         size = graph[reads].shape[:2]
     elif len(source.shape) not in (1, 3) or (len(source.shape) == 1 and source.name not in lifted):
         raise InputError(
             f"Dense layer '{node.name}' reads {source.shape} of '{source.name}': int8 knows dense layers on maps "
-            "(height, width, channels), and on the vector that a Flatten, a global pool or a dense layer makes. "
-            f"{FLOAT_ALONE}"
+            f"(height, width, channels) and on vectors. {FLOAT_ALONE}"
         )
     kept = {key: node.config[key] for key in ("name", "use_bias", "activation")}
     weights: Weights = (kernel.reshape(*size, -1, kernel.shape[1]), *bias)
     shape = (1, 1, *node.shape) if len(node.shape) == 1 else node.shape
     config = {**kept, "filters": kernel.shape[1], "kernel_size": size}
     return replace(node, kind="Conv2D", config=config, weights=weights, inputs=(reads,), shape=shape)
-
-
-def _check_norm_of_vector(node: Node) -> None:
-    if node.kind == "DepthwiseConv2D" and len(node.shape) == 1:
-        raise InputError(
-            f"Batch normalisation '{node.name}' works on a vector that is not made from a map; no int8 form."
-        )
 
 
 def _flat(node: Node, taken: set[str]) -> Node:

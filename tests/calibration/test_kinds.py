@@ -235,6 +235,17 @@ BY_HEADS: dict[str, Body] = {
     "two pools joined": lambda x: layers.Concatenate()(
         [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
     ),
+    "flattened maps joined": lambda x: layers.Concatenate()(
+        [
+            layers.Flatten()(_convolution(3, 3, strides=4, activation="relu")(x)),
+            layers.Flatten()(layers.MaxPooling2D(8)(x)),
+            layers.GlobalAveragePooling2D()(x),
+        ]
+    ),
+    "an activation of a flattened map": lambda x: layers.ReLU()(layers.Flatten()(_convolution(3, 3, 4)(x))),
+    "a norm of a flattened map": lambda x: _norm()(
+        layers.Flatten()(_convolution(3, 3, 4, activation="relu")(x))
+    ),
 }
 
 
