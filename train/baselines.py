@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from edge.errors import InputError, MissingPackageError
 from edge.pixels import normalise
 from train.data import LabelledImages, pick
+from train.describe import nodes
 from train.evaluate import Top1, keras_outputs
 
 if TYPE_CHECKING:
@@ -231,19 +232,19 @@ def feature_rows(network: keras.Model, data: LabelledImages) -> Rows:
 
 
 def without_last_layer(model: keras.Model) -> keras.Model:
-    """The network up to the input of its last layer with weights.
+    """The network up to the input of its last layer with weights; a model inside it is one layer.
 
     Raises:
         InputError: it has no such layer, or one with several inputs.
     """
     import keras
 
-    for layer in reversed(model.layers):
-        if not layer.weights:
+    for call in reversed(list(nodes(model))):
+        if not getattr(call.operation, "weights", ()):  # a bare operation has none at all
             continue
-        if isinstance(layer.input, list):
+        if len(call.input_tensors) != 1:
             break
-        return keras.Model(model.inputs[0], layer.input)
+        return keras.Model(model.inputs[0], call.input_tensors[0])
     raise InputError(
         f"Model '{model.name}' has no last layer with weights and a single input to look before."
     )

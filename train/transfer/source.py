@@ -16,7 +16,7 @@ from edge.pixels import Image, normalise
 from train.card import Card, card_path, read_card
 from train.data import LabelledImages, few
 from train.recipe import Recipe
-from train.transfer.stages import GRID, Cuts, cuts, features
+from train.transfer.stages import GRID, Cuts, calls_of, cuts, features
 from train.transfer.strategy import FOLDS, Evidence, separation
 from train.weights import load_network
 
@@ -132,8 +132,8 @@ def _earlier_of(source: Source) -> str:
 
 
 def _output_of(model: keras.Model, name: str) -> Any:
-    """What a layer gives in the model's own graph; `output` of a model inside it is of the inner one."""
-    return model.get_layer(name)._inbound_nodes[-1].output_tensors[0]
+    """What a layer or bare operation gives in the model's own graph."""
+    return calls_of(model)[name][0].outputs[0]
 
 
 def copied(model: keras.Model) -> keras.Model:

@@ -15,6 +15,7 @@ from keras import layers
 
 from edge.errors import InputError
 from train.baselines import without_last_layer
+from train.describe import nodes
 
 SMALLER = 1.5
 """A map that is so many times as high as the network's last one belongs to an earlier stage."""
@@ -45,23 +46,33 @@ def cuts(model: keras.Model) -> Cuts:
     """
     before_last = without_last_layer(model).outputs[0]._keras_history.operation
     order = list(model.operations)
-    head = order[order.index(before_last) + 1 :]
-    body = order[: len(order) - len(head)]
-    if not any(_learns(layer) for layer in body):
+    body = order[: order.index(before_last) + 1]
+    if not any(map(_learns, body)):
         raise InputError(
             f"Model '{model.name}' has nothing to start from: no layer with weights before the last one."
         )
-    return Cuts(str(before_last.name), _earlier(body))
+    return Cuts(str(before_last.name), _earlier(body, calls_of(model)))
 
 
-def _earlier(body: list[Any]) -> str | None:
+Calls = dict[str, list[Any]]
+
+
+def calls_of(model: keras.Model) -> Calls:
+    """By the name of a layer or bare operation, its calls in this very model: another one may share it."""
+    found: Calls = {}
+    for call in nodes(model):
+        found.setdefault(call.operation.name, []).append(call)
+    return found
+
+
+def _earlier(body: list[Any], calls: Calls) -> str | None:
     """The last place of a larger map that all passes, with weights before and behind it."""
-    sizes = {layer.name: size for layer in body if (size := _map_size(layer))}
+    sizes = {layer.name: size for layer in body if (size := _map_size(calls.get(layer.name, [])))}
     if not sizes:
         return None
     last = list(sizes.values())[-1]
     learns = [_learns(layer) for layer in body]
-    for index in reversed(list(_bottlenecks(body))):
+    for index in reversed(list(_bottlenecks(body, calls))):
         layer = body[index]
         larger = sizes.get(layer.name, 0) >= SMALLER * last
         if larger and any(learns[: index + 1]) and any(learns[index + 1 :]) and not _pads(layer):
@@ -69,34 +80,34 @@ def _earlier(body: list[Any]) -> str | None:
     return None
 
 
-def _bottlenecks(order: list[Any]) -> Iterator[int]:
+def _bottlenecks(order: list[Any], calls: Calls) -> Iterator[int]:
     """Positions in topological order whose output alone is read by what comes after."""
     position = {layer.name: index for index, layer in enumerate(order)}
     read_until = list(range(len(order)))
     for index, layer in enumerate(order):
-        for node in layer._inbound_nodes:
-            for tensor in node.input_tensors:
+        for call in calls.get(layer.name, []):
+            for tensor in call.input_tensors:
                 source = position[tensor._keras_history.operation.name]
                 read_until[source] = max(read_until[source], index)
     latest = -1
     for index, layer in enumerate(order):
-        if latest <= index and len(layer._inbound_nodes) == 1:
+        if latest <= index and len(calls.get(layer.name, [])) <= 1:
             yield index
         latest = max(latest, read_until[index])
 
 
-def _map_size(layer: Any) -> int:
-    """The height of the map that a layer gives; 0 where it gives none, or a single place."""
-    shape = layer.output.shape if len(layer._inbound_nodes) == 1 and _single(layer.output) else ()
+def _map_size(calls: list[Any]) -> int:
+    """The height of the map that a layer called once gives; 0 where it gives none, or a single place."""
+    outputs = [tensor for call in calls for tensor in call.outputs]
+    shape = outputs[0].shape if len(outputs) == 1 else ()
     return int(shape[1]) if len(shape) == 4 and shape[1] and shape[1] > 1 else 0
 
 
-def _single(output: Any) -> bool:
-    return not isinstance(output, (list, tuple, dict))
-
-
 def _learns(layer: Any) -> bool:
-    return bool(layer.weights) and not isinstance(layer, (layers.BatchNormalization, layers.Normalization))
+    """Whether training changes it; a bare operation has no weights."""
+    return bool(getattr(layer, "weights", ())) and not isinstance(
+        layer, (layers.BatchNormalization, layers.Normalization)
+    )
 
 
 def _pads(layer: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,7 +14,9 @@ from keras import layers
 
 from edge.errors import InputError
 from train.architecture import architecture
+from train.transfer.source import Source, parts
 from train.transfer.stages import GRID, cuts, features
+from train.weights import without_softmax
 
 
 @pytest.mark.parametrize(
@@ -57,6 +60,36 @@ def test_a_network_of_one_size_has_no_earlier_stage() -> None:
     same = _network(layers.Conv2D(4, 3, padding="same"), layers.GlobalAveragePooling2D())
     assert cuts(same).earlier is None
     assert cuts(_network(layers.Flatten(), layers.Dense(8, name="hidden"))).last == "hidden"
+
+
+def test_bare_operations_may_stand_anywhere_and_end_a_stage() -> None:
+    pixels = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, padding="same")(pixels * 2.0)
+    x = x + layers.Conv2D(4, 3, padding="same")(x)
+    half = layers.GlobalAveragePooling2D(name="mean")(layers.Conv2D(4, 3, 2)(x))
+    model = keras.Model(pixels, layers.Dense(2)(half))
+    found = cuts(model)
+    assert (found.last, found.earlier) == ("mean", x._keras_history.operation.name)
+    made = parts(Source(Path("bare.keras"), model, None, found), "finetune-few", 3)
+    assert made.frozen is not None
+    assert made.frozen.output_shape == (None, 16, 16, 4)
+
+
+def test_a_softmax_that_is_taken_off_changes_no_cut() -> None:
+    ends = _network(
+        layers.Conv2D(4, 3, name="large"), layers.Conv2D(4, 3, 2), layers.GlobalAveragePooling2D(name="mean")
+    )
+    found = cuts(without_softmax(ends))
+    assert (found.last, found.earlier) == ("mean", "large")
+
+
+def test_a_model_inside_that_ends_the_network_is_its_last_layer() -> None:
+    pixels = keras.Input((16, 16, 3))
+    x = layers.Conv2D(4, 3, 2, name="half")(layers.Conv2D(4, 3, name="large")(pixels))
+    maps = keras.Input(x.shape[1:])
+    head = keras.Model(maps, layers.Dense(3)(layers.Dense(8)(layers.GlobalAveragePooling2D()(maps))))
+    found = cuts(keras.Model(pixels, head(x)))
+    assert (found.last, found.earlier) == ("half", "large")
 
 
 def test_what_has_no_layer_to_start_from_is_refused() -> None:
