@@ -133,7 +133,7 @@ class _Rebuild:
 
     def __init__(self, model: keras.Model, structure: Structure, first: layers.Layer | None) -> None:
         self._structure, self._first, self._heads = structure, first, heads(model)
-        self._old = {layer.name: layer for layer in model.layers}
+        self._old = {layer.name: layer for layer in model.operations}
         self._wide = set(_widened(model)) if structure.activation == "maxout" else set()
         self._pixels: Any = None
 

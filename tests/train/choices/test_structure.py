@@ -157,6 +157,15 @@ def test_the_first_layer_is_called_on_the_pixels(make: Make, preprocess: str) ->
     assert first.kernel.path not in [variable.path for variable in new.trainable_variables]
 
 
+def test_a_bare_operation_is_called_as_it_was() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(pixels * 2.0)
+    old = keras.Model(pixels, layers.Dense(2)(layers.GlobalAveragePooling2D()(x + 1.0 * x)))
+    new = copied(rebuilt(old, Structure(l2=0.1)), old)
+    small = PIXELS[:, :8, :8]
+    np.testing.assert_allclose(new(small), old(small), rtol=1e-5, atol=1e-6)
+
+
 def test_heads_are_the_last_kernels() -> None:
     assert heads(lenet5(32, 32, 10)) == {"logits"}
     pixels = keras.Input((8, 8, 3))
