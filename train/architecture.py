@@ -38,4 +38,13 @@ def architecture(
         raise InputError(
             f"{import_string} cannot be built for pictures of {height}x{width}: {error}"
         ) from error
-    return model
+    return _functional(model, (height, width, 3))
+
+
+def _functional(model: keras.Model, picture: tuple[int | None, ...]) -> keras.Model:
+    """A Sequential model as the functional one that it is, which can be rebuilt with other choices."""
+    if not isinstance(model, keras.Sequential):
+        return model
+    if not model.built:
+        model.build((None, *picture))
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)

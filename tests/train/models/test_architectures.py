@@ -102,6 +102,19 @@ def test_an_unknown_network_lists_the_known() -> None:
         architecture("train.models.imagenet:mobilenet", 64, 64, 5)
 
 
+def sequential(height: int, width: int, classes: int) -> keras.Model:
+    return keras.Sequential([layers.Conv2D(4, 3, activation="relu"), layers.Flatten(), layers.Dense(classes)])
+
+
+def test_a_sequential_network_that_says_no_size_can_be_trained_with_every_choice(
+    digits: LabelledImages,
+) -> None:
+    recipe = Recipe("own", f"{__name__}:sequential", "digits", 1, l2=1e-3, activation="elu", dropout=0.5)
+    model = ClassifierLesson(recipe, digits, None).compiled()
+    assert model.input_shape == (None, 32, 32, 3)
+    assert [type(layer).__name__ for layer in model.layers][-2:] == ["Dropout", "Dense"]
+
+
 def test_weights_of_a_file_are_taken_but_for_another_head(tmp_path: Path) -> None:
     trained = keras.applications.MobileNetV2((64, 64, 3), weights=None, classes=7)
     path = tmp_path / "trained.weights.h5"
