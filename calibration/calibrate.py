@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calibration.adaround import learn_rounding
-from calibration.fold import WEIGHTED, fused_relu
+from calibration.fold import fused_relu
 from calibration.graph import Graph, Node
+from calibration.kinds import WEIGHTED
 from calibration.observers import Progress
 from calibration.plan import Plan, equalisable, packed, range_plan, with_bias
 from calibration.samples import Samples

@@ -24,9 +24,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fold import POOLS, WEIGHTED, is_relu
 from calibration.gates import rescales
 from calibration.graph import Graph, Node
+from calibration.kinds import POOLS, WEIGHTED, is_relu
 from calibration.quantize import by_channel
 
 Factors = Mapping[str, tuple[float, ...]]

@@ -3,9 +3,8 @@
 Rewrites, each from a graph to a graph that computes the same function: layers without effect at
 inference go, layers without an int8 operator become several (`calibration.lower`), batch
 normalisation becomes part of the convolution before it, also through a pool between the two, dense
-layers become convolutions (per-channel rounding of matrix products does not convert to TFLite), ReLU
-moves before a maximum,
-reshapes that undo each other go, and nodes that nobody reads are dropped.
+layers become convolutions (`calibration.dense`), ReLU moves before a maximum, reshapes that undo each
+other go, and nodes that nobody reads are dropped.
 """
 
 from __future__ import annotations
@@ -16,29 +15,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.graph import FLOAT_ALONE, Graph, Node, Weights
-from calibration.lower import FIXED_RANGES, activation_of, expanded, lower
-from calibration.reading import CUSTOM, free_name
+from calibration.dense import dense_as_convolutions
+from calibration.graph import FLOAT_ALONE, Graph, Node
+from calibration.kinds import WEIGHTED, check_order, check_supported, is_relu
+from calibration.lower import expanded, lower
 from edge.errors import InputError
-
-WEIGHTED = frozenset({"Conv2D", "DepthwiseConv2D"})
-GLOBAL_POOLS = frozenset({"GlobalAveragePooling2D", "GlobalMaxPooling2D"})
-POOLS = frozenset({"MaxPooling2D", "AveragePooling2D"}) | GLOBAL_POOLS
-MERGES = frozenset({"Add", "Multiply", "Concatenate"})
-SHAPES = frozenset({"Flatten", "Reshape", "ZeroPadding2D", "Cropping2D", "UpSampling2D"})
-ONE_OPERATOR = frozenset({"HardSwish", "LeakyReLU", "ELU"})
-"""Activations that TFLite rounds once, in an operator of their own."""
-ACTIVATIONS = ONE_OPERATOR | {"ReLU", "Activation"}
-SUPPORTED = WEIGHTED | POOLS | MERGES | SHAPES | ACTIVATIONS | {"InputLayer"}
-WRITTEN_OTHERWISE = (
-    "Dense",
-    "SeparableConv2D",
-    "BatchNormalization",
-    "Rescaling",
-    "Normalization",
-    "Softmax",
-)
-"""What becomes other layers on the way."""
 
 _NO_EFFECT = frozenset(
     {
@@ -60,9 +41,6 @@ _NO_EFFECT = frozenset(
 _RELU_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D", "Cropping2D")
 _NORM_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "Cropping2D")
 _FOLDS = WEIGHTED | {"Dense"}
-_FOLDED_AWAY = frozenset({"Dense", "BatchNormalization"})
-NAMED = 5
-"""So many layers a message names; of more it gives the number."""
 
 
 def fold(graph: Graph) -> Graph:
@@ -72,19 +50,11 @@ def fold(graph: Graph) -> Graph:
         InputError: layers have no int8 form here; the message names them and those that have.
     """
     plain = without_idle_reshapes(without_effectless(graph))
-    _check_order(plain)
+    check_order(plain)
     plain = lower(plain)
-    _check_supported(plain)
+    check_supported(plain)
     plain = mean_apart(fold_norms(norm_first(plain)))
     return without_unread(relu_first(without_idle_reshapes(dense_as_convolutions(plain))))
-
-
-def is_relu(node: Node) -> bool:
-    """Whether the node is a ReLU or ReLU6, which both targets fuse into what stands before it."""
-    if node.kind == "Activation":
-        return node.config["activation"] in ("relu", "relu6")
-    plain = not node.config.get("negative_slope") and not node.config.get("threshold")
-    return node.kind == "ReLU" and plain and node.config.get("max_value") in (None, 6, 6.0)
 
 
 def fused_relu(graph: Graph, node: Node) -> Node | None:
@@ -130,45 +100,6 @@ def fold_norms(graph: Graph) -> Graph:
         else:
             nodes[node.name] = channelwise(node, gain, shift)
     return Graph(tuple(nodes.values()), _renamed(graph, alias))
-
-
-def dense_as_convolutions(graph: Graph) -> Graph:
-    """Write dense layers as convolutions: over the whole map after Flatten, 1x1 elsewhere.
-
-    Their outputs are then (1, 1, units) maps; a Reshape brings (units,) back where it is wanted. A map that is
-    flattened for other layers becomes one of a single place.
-    """
-    lifted: dict[str, Node] = {}  # (C,) in the old graph, (1, 1, C) in the new one
-    flats: dict[str, Node] = {}  # of those that somebody wants as (C,) again, by the name in the old graph
-    nodes: list[Node] = []
-
-    def flat(name: str) -> str:
-        if name not in flats:
-            flats[name] = _flat(lifted[name], {node.name for node in (*graph.nodes, *flats.values())})
-            nodes.append(flats[name])
-        return flats[name].name
-
-    for node in graph.nodes:
-        maps = bool(node.inputs) and all(name in lifted for name in node.inputs)
-        if node.kind == "Dense":
-            nodes.append(_dense(node, graph, graph[node.inputs[0]], lifted))
-        elif _flattens_for_others(graph, node):
-            shape = (1, 1, *node.shape)
-            config = {"name": node.name, "target_shape": shape}
-            nodes.append(replace(node, kind="Reshape", config=config, shape=shape))
-        elif node.kind in GLOBAL_POOLS and not node.config["keepdims"]:
-            nodes.append(replace(node, config={**node.config, "keepdims": True}, shape=(1, 1, *node.shape)))
-        elif maps and node.kind in _ON_MAPS_TOO:
-            nodes.append(_on_map(node))
-        elif node.kind in ("Add", "Multiply") and len(node.shape) == 3:
-            nodes.append(node)  # of a map and, maybe, a vector that is (1, 1, C) now: it broadcasts
-        else:
-            nodes.append(replace(node, inputs=tuple(flat(n) if n in lifted else n for n in node.inputs)))
-            continue
-        if len(node.shape) == 1:
-            lifted[node.name] = nodes[-1]
-    outputs = {head: flat(name) if name in lifted else name for head, name in graph.outputs.items()}
-    return Graph(tuple(nodes), outputs)
 
 
 def without_idle_reshapes(graph: Graph) -> Graph:
@@ -254,70 +185,6 @@ def without_unread(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(node for node in graph.nodes if node.name in needed))
 
 
-def _check_order(graph: Graph) -> None:
-    """Raises InputError for a layer that a rewrite would take for one with its channels last."""
-    for node in graph.nodes:
-        axis, order = node.config.get("axis", -1), node.config.get("data_format") or "channels_last"
-        if node.kind == "BatchNormalization" and axis not in (-1, len(node.shape), [-1], [len(node.shape)]):
-            what = f"axis={axis}"
-        elif node.kind == "Flatten" and order != "channels_last":
-            what = f"data_format={order}"
-        else:
-            continue
-        raise InputError(
-            f"Layer '{node.name}' ({node.kind} with {what}) has no int8 form here: expected its channels last. "
-            f"{FLOAT_ALONE}"
-        )
-
-
-def _check_supported(graph: Graph) -> None:
-    """Raises InputError that names the layers of a lowered graph that have no int8 form."""
-    unknown = [f"'{node.name}' ({what})" for node in graph.nodes if (what := _unsupported(node))]
-    if not unknown:
-        return
-    more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
-    named = f"{', '.join(unknown[:NAMED])}{more}"
-    which = f"Layer {named} has" if len(unknown) == 1 else f"Layers {named} have"
-    known = sorted(SUPPORTED - {"InputLayer"} | set(WRITTEN_OTHERWISE))
-    raise InputError(
-        f"{which} no int8 form here. Known: {', '.join(known)}, with ReLU, ReLU6, "
-        f"leaky ReLU, ELU, GELU, swish, hard-swish, sigmoid, hard-sigmoid, tanh and softmax. {FLOAT_ALONE}"
-    )
-
-
-def _unsupported(node: Node) -> str:
-    """What about a layer has no int8 form, in words; empty where it has one."""
-    config = node.config
-    if node.kind.startswith(CUSTOM):
-        return f"{node.kind}, which int8 export cannot look into"
-    if node.kind not in SUPPORTED | _FOLDED_AWAY:
-        return node.kind
-    if node.kind in ACTIVATIONS and not _has_integers(node):
-        return activation_of(node) if node.kind == "Activation" else f"{node.kind} with {_bounds(node)}"
-    if node.kind in WEIGHTED | _FOLDED_AWAY and activation_of(node) != "linear":
-        return f"{node.kind} with activation {activation_of(node)}"
-    if config.get("groups", 1) != 1:
-        return f"{node.kind} with groups={config['groups']}"
-    if config.get("data_format", "channels_last") not in ("channels_last", None):
-        return f"{node.kind} with data_format={config['data_format']}"
-    if config.get("interpolation", "nearest") != "nearest":
-        return f"{node.kind} with interpolation={config['interpolation']}"
-    if node.kind == "Concatenate" and config.get("axis", -1) not in (-1, len(node.shape)):
-        return f"Concatenate with axis={config['axis']}"
-    return ""
-
-
-def _has_integers(node: Node) -> bool:
-    if node.kind == "ELU":
-        return bool(node.config["alpha"] == 1)
-    return is_relu(node) or node.kind in ONE_OPERATOR or activation_of(node) in {*FIXED_RANGES, "gelu"}
-
-
-def _bounds(node: Node) -> str:
-    keys = ("alpha",) if node.kind == "ELU" else ("max_value", "negative_slope", "threshold")
-    return ", ".join(f"{key}={node.config.get(key)}" for key in keys)
-
-
 def _affine(norm: Node) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Batch normalisation as y = gain * x + shift, computed in float64."""
     values = [w.astype(np.float64) for w in norm.weights]
@@ -346,52 +213,6 @@ def channelwise(node: Node, gain: NDArray[np.float32], shift: NDArray[np.float32
         )
     config = {"name": node.name, "kernel_size": (1, 1), "use_bias": True, "activation": "linear"}
     return replace(node, kind="DepthwiseConv2D", config=config, weights=(gain.reshape(1, 1, -1, 1), shift))
-
-
-_ON_MAPS_TOO = ACTIVATIONS | MERGES | {"DepthwiseConv2D"}
-"""Layers that do to a (1, 1, C) map what they do to a vector; a depthwise one is a norm that did not fold."""
-
-
-def _on_map(node: Node) -> Node:
-    config = {**node.config, "axis": -1} if node.kind == "Concatenate" else node.config
-    return replace(node, config=config, shape=(1, 1, *node.shape))
-
-
-def _flattens(node: Node) -> bool:
-    return node.kind in ("Flatten", "Reshape") and len(node.shape) == 1
-
-
-def _flattens_for_others(graph: Graph, node: Node) -> bool:
-    """Whether others read its vector than dense layers, which read the map before it as a whole."""
-    if not _flattens(node):
-        return False
-    whole = len(graph[node.inputs[0]].shape) == 3
-    kinds = {reader.kind for reader in graph.consumers(node.name)}
-    return bool(kinds & _ON_MAPS_TOO) or ("Dense" in kinds and not whole)
-
-
-def _dense(node: Node, graph: Graph, source: Node, lifted: dict[str, Node]) -> Node:
-    kernel, *bias = node.weights
-    size: tuple[int, ...] = (1, 1)
-    reads = source.name
-    if _flattens(source) and len(graph[source.inputs[0]].shape) == 3:
-        reads = source.inputs[0]
-        size = graph[reads].shape[:2]
-    elif len(source.shape) not in (1, 3) or (len(source.shape) == 1 and source.name not in lifted):
-        raise InputError(
-            f"Dense layer '{node.name}' reads {source.shape} of '{source.name}': int8 knows dense layers on maps "
-            f"(height, width, channels) and on vectors. {FLOAT_ALONE}"
-        )
-    kept = {key: node.config[key] for key in ("name", "use_bias", "activation")}
-    weights: Weights = (kernel.reshape(*size, -1, kernel.shape[1]), *bias)
-    shape = (1, 1, *node.shape) if len(node.shape) == 1 else node.shape
-    config = {**kept, "filters": kernel.shape[1], "kernel_size": size}
-    return replace(node, kind="Conv2D", config=config, weights=weights, inputs=(reads,), shape=shape)
-
-
-def _flat(node: Node, taken: set[str]) -> Node:
-    shape, name = node.shape[-1:], free_name(f"{node.name}_flat", taken)
-    return Node(name, "Reshape", {"name": name, "target_shape": shape}, (), (node.name,), shape)
 
 
 def _renamed(graph: Graph, alias: dict[str, str]) -> dict[str, str]:

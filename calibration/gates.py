@@ -15,8 +15,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from calibration.fold import WEIGHTED, channelwise
+from calibration.fold import channelwise
 from calibration.graph import Graph, Node
+from calibration.kinds import WEIGHTED
 from calibration.lower import expanded
 
 _SUFFIX = "_rescale"

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fold import SHAPES, WEIGHTED, fused_relu
+from calibration.fold import fused_relu
 from calibration.graph import Graph, Node, build
 from calibration.histogram import Histogram
+from calibration.kinds import SHAPES, WEIGHTED
 from calibration.lower import FIXED_RANGES, activation_of
 from calibration.ranges import Range, range_method
 from calibration.samples import Pictures

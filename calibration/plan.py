@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from calibration import observers
 from calibration.equalise import equalised, equalising_factors
-from calibration.fold import WEIGHTED
 from calibration.gates import gates_apart
 from calibration.graph import Graph, Node
+from calibration.kinds import WEIGHTED
 from calibration.lower import FIXED_RANGES, activation_of
 from calibration.observers import KEEP_RANGE, Progress
 from calibration.provenance import TOOLS, Provenance, graph_sha256, list_sha256

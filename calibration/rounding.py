@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from calibration.fold import WEIGHTED, fused_relu
+from calibration.fold import fused_relu
 from calibration.graph import Graph, Node
+from calibration.kinds import WEIGHTED
 from calibration.observers import measured
 
 

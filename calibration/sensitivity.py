@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fold import WEIGHTED, fused_relu
+from calibration.fold import fused_relu
 from calibration.graph import Graph, Node, build, infer
+from calibration.kinds import WEIGHTED
 from calibration.observers import KEEP_RANGE, batches, widest
 from calibration.plan import Plan
 from calibration.samples import Pictures

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from calibration.fold import WEIGHTED
 from calibration.graph import Call, Graph, KerasTensor, Node, build, call_layer
+from calibration.kinds import WEIGHTED
 from calibration.plan import Plan
 from calibration.quantize import TensorParams
 from calibration.rounding import rounded_inputs, rounded_nodes

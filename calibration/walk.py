@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fold import WEIGHTED
 from calibration.graph import Graph, Node, call_layer, make_layer
+from calibration.kinds import WEIGHTED
 from calibration.observers import batches
 from calibration.plan import Plan
 from calibration.quantize import TensorParams

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fold import WEIGHTED
 from calibration.graph import Graph, Node
+from calibration.kinds import WEIGHTED
 from calibration.plan import Plan
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from calibration.fold import SUPPORTED, WEIGHTED, fold
+from calibration.fold import fold
 from calibration.graph import Graph, build, heads, infer, read
+from calibration.kinds import SUPPORTED, WEIGHTED
 from edge.errors import InputError
 from edge.pixels import normalise
 from tests.calibration.conftest import randomised

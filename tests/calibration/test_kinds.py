@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from calibration.fold import SUPPORTED, fold
+from calibration.fold import fold
 from calibration.graph import build, infer, read
+from calibration.kinds import SUPPORTED
 from calibration.plan import make_plan
 from calibration.simulate import simulate
 from edge.bundle import FORMATS

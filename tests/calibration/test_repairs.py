@@ -17,8 +17,9 @@ from keras import layers
 from bench.hard import out_of_scale
 from calibration.calibrate import calibrate, work
 from calibration.equalise import equalised, equalising_factors, unequalised
-from calibration.fold import WEIGHTED, fold
+from calibration.fold import fold
 from calibration.graph import Graph, Node, build, infer, read
+from calibration.kinds import WEIGHTED
 from calibration.observers import reach
 from calibration.plan import Plan, make_plan, packed
 from calibration.quantize import by_channel, integer_kernel

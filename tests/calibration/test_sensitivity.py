@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from keras import layers
 
 from calibration.__main__ import main
-from calibration.fold import WEIGHTED, fold
+from calibration.fold import fold
 from calibration.graph import Graph, read
+from calibration.kinds import WEIGHTED
 from calibration.plan import make_plan
 from calibration.sensitivity import layer_errors, sensitivity
 from edge.bundle import Format

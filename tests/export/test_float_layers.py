@@ -12,8 +12,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers
 
-from calibration.fold import WEIGHTED, fold
+from calibration.fold import fold
 from calibration.graph import Graph, build, infer, read
+from calibration.kinds import WEIGHTED
 from calibration.plan import Plan, make_plan
 from calibration.simulate import simulate
 from edge.pixels import normalise
