@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -69,9 +70,16 @@ class Outbox:
     def __init__(self, path: Path) -> None:
         """Raises InputError where the database cannot be used."""
         self._connection = connect(path, SCHEMA)
+        self._path, self._file = path, os.stat(path)
 
     def take(self, after: int, most: int) -> list[Message]:
-        """The next messages after `after`, oldest first; counts the attempt before any is sent."""
+        """The next messages after `after`, oldest first; counts the attempt before any is sent.
+
+        Raises:
+            OSError: another outbox has taken the place of this one, which was damaged for example.
+        """
+        if not os.path.samestat(os.stat(self._path), self._file):
+            raise FileNotFoundError(f"{self._path} is another file now")
         return self._handed_out("seq > ? ORDER BY seq LIMIT ?", (after, most))
 
     def take_again(self, sequence: Sequence[int]) -> list[Message]:

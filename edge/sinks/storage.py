@@ -6,6 +6,7 @@ for the disk, so they are made by a thread of their own.
 
 from __future__ import annotations
 
+import os
 import queue
 import sqlite3
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from edge.errors import InputError
+from edge.files import behind_links
 
 BUSY_S = 5.0
 """How long a commit waits for another process that writes to the same file."""
@@ -29,7 +31,17 @@ BATCH = 500
 LOG_BYTES = 4 << 20
 """To which the write-ahead log is cut back after a checkpoint."""
 
+_SECTOR = 512
+"""Bytes: the least that a power cut fills with zeros."""
+
+_USER_VERSION = slice(60, 64)
+"""Where a file says the version of its schema; what never had one is not ours."""
+
 Row = TypeVar("Row")
+
+
+class DatabaseDamaged(InputError):
+    """A database of ours that is damaged, by a power cut for example."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +65,8 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
     """Open a database for writing, made if it is not there; every statement commits by itself.
 
     Raises:
-        InputError: it cannot be written, is no SQLite database, is damaged, has a newer schema, or holds
-            something else.
+        DatabaseDamaged: it is ours or begins with zeros, and cannot be read.
+        InputError: it cannot be written, is no SQLite database, has a newer schema, or holds something else.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +77,8 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
             connection.close()
             raise
     except (OSError, sqlite3.Error) as error:
-        raise InputError(
+        kind = DatabaseDamaged if _is_ours_and_damaged(path, error) else InputError
+        raise kind(
             f"{path} cannot be used for {schema.purpose}: {error}. Expected an SQLite database of this "
             "Sightline, or a path where one can be made. Move a damaged or foreign file away, free some "
             "space, or choose another path."
@@ -74,18 +87,58 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, schema: Schema) -> None:
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
+    """Nothing is written to a database of something else."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > schema.version:
         raise sqlite3.DatabaseError(f"it has schema {version}, this Sightline knows {schema.version}")
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    if schema.table not in tables and (tables or version):
+        raise sqlite3.DatabaseError(f"it is in use for something else, and has no table '{schema.table}'")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute(f"PRAGMA journal_size_limit={LOG_BYTES}")
     if version < schema.version:
         connection.executescript(
             f"BEGIN IMMEDIATE; {schema.tables}; PRAGMA user_version={schema.version}; COMMIT"
         )
-    elif not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [schema.table]).fetchone():
-        raise sqlite3.DatabaseError(f"it is in use for something else, and has no table '{schema.table}'")
+
+
+def _is_ours_and_damaged(path: Path, error: Exception) -> bool:
+    """What a power cut has left of a database; neither a file nor a database of something else."""
+    if not isinstance(error, sqlite3.DatabaseError):
+        return False
+    with open(path, "rb") as file:
+        sector = file.read(_SECTOR)
+    return any(sector[_USER_VERSION]) if _is_corrupt(error) else _is_no_database(error) and not any(sector)
+
+
+def _is_corrupt(error: Exception) -> bool:
+    """SQLITE_CORRUPT, by its text: Python has the code from 3.11 on."""
+    return isinstance(error, sqlite3.DatabaseError) and "malformed" in str(error)
+
+
+def _is_no_database(error: Exception) -> bool:
+    """SQLITE_NOTADB."""
+    return "not a database" in str(error)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a damaged database and its log another name, in the place of one that was set aside before.
+
+    `sqlite3 FILE .recover` finds there what can still be read.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    path = behind_links(path)
+    aside = path.with_name(f"{path.name}.damaged")
+    for suffix in ("-wal", "-shm", ""):  # the database last: the log that is there then could be of a new one
+        found, kept = (Path(f"{base}{suffix}") for base in (path, aside))
+        if found.exists():
+            os.replace(found, kept)
+        else:
+            kept.unlink(missing_ok=True)
+    return aside
 
 
 class Writer(Generic[Row]):
@@ -102,7 +155,7 @@ class Writer(Generic[Row]):
     Attributes:
         stored: rows that are on the disk for certain.
         lost: rows that are not, or were given up.
-        trouble: why the last commit failed; empty when it did not.
+        trouble: why the last commit failed, and else what was found damaged; empty when all is well.
     """
 
     def __init__(
@@ -118,11 +171,15 @@ class Writer(Generic[Row]):
         self._thread: threading.Thread | None = None
         self.stored = 0
         self.lost = 0
-        self.trouble = ""
+        self.trouble = self._damage = ""
 
     def open(self) -> None:
         """Raises InputError where the database cannot be used."""
-        connect(self._path, self._schema).close()
+        try:
+            connect(self._path, self._schema).close()
+        except DatabaseDamaged as error:
+            self._set_aside(error)
+            connect(self._path, self._schema).close()
         self._ending.clear()
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
@@ -160,16 +217,28 @@ class Writer(Generic[Row]):
                 connection = connection or connect(self._path, self._schema)
                 if batch:
                     self._commit(connection, batch)
-                self.trouble, batch = "", []
+                self.trouble, batch = self._damage, []
             except (sqlite3.Error, InputError) as error:
                 self.trouble = str(error)
                 _close(connection)
                 connection = None
+                if isinstance(error, DatabaseDamaged) or _is_corrupt(error):
+                    self._set_aside(error)
                 if last_attempt:
                     self._give_up(batch)
                     break
                 self._ending.wait(RETRY_S)
         _close(connection)
+
+    def _set_aside(self, error: Exception) -> None:
+        try:
+            aside = set_aside(self._path)
+            self._damage = (
+                f"{self._path} was damaged, as after a power cut: it is {aside.name} now, a new one begins"
+            )
+            self.trouble = self._damage
+        except OSError as refused:
+            self.trouble = f"{error} It cannot be renamed: {refused.strerror}."
 
     def _next(self) -> list[Row]:
         """The rows that wait, or after a moment none."""
