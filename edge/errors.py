@@ -4,6 +4,7 @@
     ├── InputError               2  the call or the input was wrong
     │   ├── SourceError          2  a camera, video or image that is missing or cannot be decoded
     │   │   └── SourceRefused    2  a camera that will say no again: a wrong password, for example
+    │   ├── DiskFailed           2  a disk that is full or does not answer: what runs for long tries again
     │   ├── BundleError          2  a bundle that is incomplete, unreadable or of a newer schema
     │   └── MissingPackageError  2  an optional package is absent; the message names the extra
     ├── CheckFailed              1  a check said no: accuracy, latency budget
@@ -32,6 +33,10 @@ class SourceError(InputError):
 
 class SourceRefused(SourceError):
     """A camera said no and will again, for a wrong password for example; who asks often may be locked out."""
+
+
+class DiskFailed(InputError):
+    """A disk is full or does not answer now: the call may be right, and a sink that tries again begins so."""
 
 
 class BundleError(InputError):

@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge.errors import InputError
+from edge.errors import DiskFailed, InputError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -29,7 +31,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     leads to is replaced.
 
     Raises:
-        InputError: it cannot be made, the disk is full, or a folder, a device or a pipe has the name.
+        DiskFailed: the disk is full. InputError: it cannot be made, or a folder, a device or a pipe has the name.
     """
     _check_may_be_replaced(path)
     path = behind_links(path)
@@ -92,7 +94,7 @@ def check_writable(folder: Path, option: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise InputError(
+        raise refusal(error)(
             f"Cannot write to the folder {folder}: {error.strerror}. Choose another with {option}."
         ) from error
 
@@ -114,6 +116,11 @@ def check_could_write(path: Path) -> None:
         raise InputError(f"Cannot write {path}: {folder} {reason}. Choose another place.")
 
 
+def refusal(error: OSError) -> type[InputError]:
+    """What to raise where a file cannot be made: a read-only disk (EROFS) is a wrong place, for a unit has some."""
+    return DiskFailed if error.errno in (*FULL, errno.EIO) else InputError
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, 64 hexadecimal digits."""
     digest = hashlib.sha256()
@@ -129,9 +136,9 @@ def _room_for(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in FULL:
             raise
-        raise InputError(
+        raise DiskFailed(
             f"{path} cannot be written: {error.strerror}. Free some space or choose another place."
         ) from error
 
@@ -145,7 +152,7 @@ def _temporary_sibling(path: Path, folder: bool = False) -> Path:
         os.close(handle)
         return Path(name)
     except OSError as error:
-        raise InputError(
+        raise refusal(error)(
             f"Cannot write {path}: {error.strerror}. Choose a folder that you may write to."
         ) from error
 

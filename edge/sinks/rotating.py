@@ -8,7 +8,8 @@ import os
 import re
 from pathlib import Path
 
-from edge.errors import InputError
+from edge.errors import DiskFailed, InputError
+from edge.files import refusal
 
 _BLOCK = 1 << 16
 _ZEROED = re.compile(rb"\0{512,}([^\0\n][^\n]*)?(\n\{|\n?\Z)")
@@ -32,18 +33,19 @@ class RotatingFile:
     """
 
     def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
-        """Raises InputError where the file cannot be written, or holds something else."""
+        """A full disk is trouble, as later; raises InputError for a wrong place, or a file of something else."""
         self._path, self._max_bytes, self._keep = path, max_bytes, keep
         self._handle, self._size, self._closed = -1, 0, False
         self.lost = 0
         self.trouble = self._damage = ""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:
-            raise InputError(
-                f"Cannot write {path}: {error.strerror}. Choose another file, in a folder that you may write to."
-            ) from error
+            self.trouble = (
+                f"Cannot write {path}: {error.strerror}. Choose another, in a folder that you may write to."
+            )
+            if refusal(error) is not DiskFailed:
+                raise InputError(self.trouble) from error
 
     @property
     def is_open(self) -> bool:
@@ -95,6 +97,7 @@ class RotatingFile:
         self._size += written
 
     def _open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             zeroed = _is_zeroed(handle)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, model_validator
 
-from edge.errors import InputError
+from edge.errors import DiskFailed, InputError
 from edge.files import whole_file
 from edge.frame import Frame
 from edge.pixels import Image
@@ -87,9 +87,12 @@ class SnapshotSink:
         self.trouble = ""
 
     def open(self, source: SourceInfo) -> None:
-        """Once for each camera; raises InputError where the folder cannot be written."""
+        """Once for each camera; a full disk is trouble, as later. Raises InputError where the folder is a wrong one."""
         if self._thread is None:
-            self._folder.open()
+            try:
+                self._folder.open()
+            except DiskFailed as error:
+                self.trouble = str(error)
             self._thread = threading.Thread(target=self._work, name="snapshots", daemon=True)
             self._thread.start()
 
@@ -155,9 +158,18 @@ class _Folder:
 
     def open(self) -> None:
         """Look what is there; remove what a killed run had begun to write."""
-        with whole_file(self._path / ".writable"):  # raises InputError where nothing can be written
-            pass
-        (self._path / ".writable").unlink()
+        try:
+            with whole_file(self._path / ".writable"):  # raises InputError where nothing can be written
+                pass
+            (self._path / ".writable").unlink()
+        except DiskFailed:
+            self._look()
+            raise
+        self._look()
+
+    def _look(self) -> None:
+        if not self._path.is_dir():
+            return
         for begun in self._path.glob(".*.jpg"):
             if _NAME.match(begun.name[1:]):
                 begun.unlink()

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from edge.errors import InputError
-from edge.files import behind_links
+from edge.errors import DiskFailed, InputError
+from edge.files import behind_links, check_writable, refusal
 
 BUSY_S = 5.0
 """How long a commit waits for another process that writes to the same file."""
@@ -36,6 +36,9 @@ _SECTOR = 512
 
 _USER_VERSION = slice(60, 64)
 """Where a file says the version of its schema; what never had one is not ours."""
+
+_PASSING = ("database or disk is full", "disk I/O error", "database is locked")
+"""SQLITE_FULL, SQLITE_IOERR, SQLITE_BUSY: what a `Writer` that runs tries again."""
 
 Row = TypeVar("Row")
 
@@ -65,6 +68,7 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
     """Open a database for writing, made if it is not there; every statement commits by itself.
 
     Raises:
+        DiskFailed: the disk is full, or does not answer; or another process holds the file.
         DatabaseDamaged: it is ours or begins with zeros, and cannot be read.
         InputError: it cannot be written, is no SQLite database, has a newer schema, or holds something else.
     """
@@ -77,8 +81,7 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
             connection.close()
             raise
     except (OSError, sqlite3.Error) as error:
-        kind = DatabaseDamaged if _is_ours_and_damaged(path, error) else InputError
-        raise kind(
+        raise _kind(path, error)(
             f"{path} cannot be used for {schema.purpose}: {error}. Expected an SQLite database of this "
             "Sightline, or a path where one can be made. Move a damaged or foreign file away, free some "
             "space, or choose another path."
@@ -103,10 +106,28 @@ def _prepare(connection: sqlite3.Connection, schema: Schema) -> None:
         )
 
 
+def _kind(path: Path, error: Exception) -> type[InputError]:
+    """What an error of the system or of SQLite means."""
+    if isinstance(error, OSError):
+        return refusal(error)
+    if isinstance(error, sqlite3.OperationalError):
+        return DiskFailed if str(error) in _PASSING or _has_no_room(path.parent) else InputError
+    return DatabaseDamaged if _is_ours_and_damaged(path, error) else InputError
+
+
+def _has_no_room(folder: Path) -> bool:
+    """Where SQLite cannot make its files it does not say why."""
+    try:
+        check_writable(folder, "another path")
+    except DiskFailed:
+        return True
+    except InputError:
+        pass
+    return False
+
+
 def _is_ours_and_damaged(path: Path, error: Exception) -> bool:
     """What a power cut has left of a database; neither a file nor a database of something else."""
-    if not isinstance(error, sqlite3.DatabaseError):
-        return False
     with open(path, "rb") as file:
         sector = file.read(_SECTOR)
     return any(sector[_USER_VERSION]) if _is_corrupt(error) else _is_no_database(error) and not any(sector)
@@ -174,12 +195,11 @@ class Writer(Generic[Row]):
         self.trouble = self._damage = ""
 
     def open(self) -> None:
-        """Raises InputError where the database cannot be used."""
+        """A disk that is full is trouble, as later; raises InputError where the database is a wrong one."""
         try:
-            connect(self._path, self._schema).close()
-        except DatabaseDamaged as error:
-            self._set_aside(error)
-            connect(self._path, self._schema).close()
+            self._try_out()
+        except DiskFailed as error:
+            self.trouble = str(error)
         self._ending.clear()
         self._thread = threading.Thread(target=self._run, name="database", daemon=True)
         self._thread.start()
@@ -229,6 +249,13 @@ class Writer(Generic[Row]):
                     break
                 self._ending.wait(RETRY_S)
         _close(connection)
+
+    def _try_out(self) -> None:
+        try:
+            connect(self._path, self._schema).close()
+        except DatabaseDamaged as error:
+            self._set_aside(error)
+            connect(self._path, self._schema).close()
 
     def _set_aside(self, error: Exception) -> None:
         try:

@@ -29,14 +29,14 @@ def broker(tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Makes a disk of so many bytes and returns its folder; only root may."""
+def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Makes a disk of so many bytes, and files where it is said, and returns its folder; only root may."""
     mounted: list[Path] = []
 
-    def make(size: int) -> Path:
+    def make(size: int, files: int = 0) -> Path:
         folder = tmp_path / "disk"
         folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size},nr_inodes={files}", "tmpfs", str(folder)]
         try:
             done = subprocess.run(command, capture_output=True, text=True)
         except FileNotFoundError:
