@@ -28,7 +28,7 @@ from edge.ring import Counts, DropReason
 from edge.secret import Secrets
 from edge.turns import Lane, Turns
 from edge.upgrade import FindUpgrade, Job, Switch, Upgrader, missing_plan
-from edge.wiring import Models, make_sinks, make_source
+from edge.wiring import Models, make_sinks, make_source, prepare
 
 POLL_S = 0.1
 """How often an idle loop looks whether it was asked for something."""
@@ -126,7 +126,7 @@ class Daemon:
         """Serve; the counts of all cameras together at the end.
 
         Raises:
-            SightlineError: a model runs on no backend, or a sink cannot be opened.
+            SightlineError: a model runs on no backend, or a sink has a wrong target: before it is ready.
             DeviceFailed: later, when the models failed on many frames in a row.
         """
         import cv2
@@ -145,6 +145,7 @@ class Daemon:
             self.state.write_to(self._sinks)
             for _, sink in self._sinks:
                 closing.callback(sink.close)
+            prepare(self._sinks, self._settings)
             # Again, if not stopped yet: before sinks and models are closed.
             closing.callback(self._stop_feeders)
             self._serve_models()
@@ -225,9 +226,9 @@ class Daemon:
         for name, sink in self._sinks:
             try:
                 sink.open(feeder.info)
-            except Exception as error:
-                if not self._results:  # what cannot be written at all is found out at the start
-                    raise
+            except (
+                Exception
+            ) as error:  # a disk that is full by now: what is wrong at all was found at the start
                 self.state.sink_failed(name, str(error) or type(error).__name__)
         self._begun.add(feeder)
 

@@ -78,7 +78,11 @@ class Task(Protocol):
 
 
 class Sink(Protocol):
-    """Where results go. Called from the inference thread: it must not block for long."""
+    """Where results go. Called from the inference thread: it must not block for long.
+
+    One that needs no source to begin has `prepare()`, which `open` calls as well; the second time it does nothing:
+    a daemon calls it at its start, so that a wrong target is not found with the first frame, hours later.
+    """
 
     def open(self, source: SourceInfo) -> None:
         """Prepare; raises InputError when the target cannot be written."""

@@ -18,13 +18,12 @@ from edge.console import leave_terminal
 from edge.daemon import Daemon
 from edge.daemon_state import DaemonState
 from edge.errors import InputError, SightlineError, SourceError
-from edge.files import check_could_write
 from edge.frame import Frame
 from edge.protocols import Sink, SourceInfo
 from edge.results import FrameResult
 from edge.ring import Counts
 from edge.secret import Secrets, masked
-from edge.wiring import Models, make_sinks, make_source
+from edge.wiring import Models, check_outputs, make_sinks, make_source
 
 if TYPE_CHECKING:
     from edge.enrolment.live import Teacher
@@ -195,8 +194,7 @@ def check(settings: StreamSettings) -> str:
             )
             lines += [f"  refused {refusal}" for refusal in facts.refused]
     lines += [f"sink {name}" for name, _ in make_sinks(settings.sinks, "")]
-    for _, path in settings.sinks.files():
-        check_could_write(path)
+    check_outputs(settings)
     if settings.web is not None:
         from edge.web.credentials import Credentials
 

@@ -12,6 +12,7 @@ from edge.bundle import Bundle
 from edge.cascade import Cascade, Member, check_threshold, member_of, threshold_of
 from edge.config import CameraSettings, ModelSettings, SinkSettings, StreamSettings, video_of
 from edge.daemon_state import ModelFacts
+from edge.files import check_could_write
 from edge.frame import Frame
 from edge.model import Model
 from edge.profiler import StageRecorder
@@ -188,6 +189,19 @@ class VideoOfEach:
         with ExitStack() as closing:
             while self._sinks:
                 closing.callback(self._sinks.popitem()[1].close)
+
+
+def prepare(sinks: Sequence[tuple[str, Sink]], settings: StreamSettings) -> None:
+    """Open what needs no source, and look at the rest; raises InputError for a target that is wrong."""
+    check_outputs(settings)
+    for _, sink in sinks:
+        getattr(sink, "prepare", lambda: None)()
+
+
+def check_outputs(settings: StreamSettings) -> None:
+    """That every file could be written; raises InputError, and makes none."""
+    for _, path in settings.sinks.files([camera.name for camera in settings.all_cameras()]):
+        check_could_write(path)
 
 
 LOG_BYTES = 100_000_000

@@ -48,7 +48,11 @@ class EventWriter:
         return self._writer.trouble
 
     def open(self, source: SourceInfo) -> None:
-        """Once for each camera; raises InputError where the database cannot be used."""
+        """Once for each camera."""
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Raises InputError where the database cannot be used."""
         if not self._opened:
             self._writer.open()
             self._opened = True

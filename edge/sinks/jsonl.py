@@ -58,7 +58,11 @@ class JsonlSink:
         return self._log.trouble if self._log is not None else ""
 
     def open(self, source: SourceInfo) -> None:
-        """Once for each camera; raises InputError where the folder cannot be written."""
+        """Once for each camera."""
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Raises InputError where the folder cannot be written."""
         if self._file is not None or (self._log is not None and self._log.is_open):
             return
         if self._max_bytes is not None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from pydantic import Field, SecretStr, model_validator
 
 from edge.errors import InputError
-from edge.protocols import SourceInfo
 from edge.secret import resolved
 from edge.sinks.event_writer import EventWriter
 from edge.sinks.happenings import Event, EventRules
@@ -126,15 +125,15 @@ class MqttSink(EventWriter):
     def trouble(self) -> str:
         return super().trouble or self._sender.trouble
 
-    def open(self, source: SourceInfo) -> None:
-        """Once for each camera. A broker that is not there is no error: it may come.
+    def prepare(self) -> None:
+        """Begin. A broker that is not there is no error: it may come.
 
         Raises:
             InputError: the outbox cannot be used. MissingPackageError: paho-mqtt is not installed.
         """
         if not self._opened:
             require_paho()
-            super().open(source)
+            super().prepare()
             self._sender.open()
 
     def close(self) -> None:

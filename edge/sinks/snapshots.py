@@ -87,7 +87,11 @@ class SnapshotSink:
         self.trouble = ""
 
     def open(self, source: SourceInfo) -> None:
-        """Once for each camera; a full disk is trouble, as later. Raises InputError where the folder is a wrong one."""
+        """Once for each camera."""
+        self.prepare()
+
+    def prepare(self) -> None:
+        """A full disk is trouble, as later. Raises InputError where the folder is a wrong one."""
         if self._thread is None:
             try:
                 self._folder.open()

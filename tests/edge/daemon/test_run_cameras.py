@@ -115,6 +115,29 @@ def test_check_of_a_wrong_file_ends_with_2(command: Callable[..., Any], tmp_path
     assert "nearest key is 'source'" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("sinks", "message"),
+    [
+        ('[sinks]\njsonl = "old.txt"', "it is there and holds no JSON objects"),
+        ('[sinks]\nvideo = "v.mp4"', r"v-door\.mp4: it is a folder"),
+        ('[sinks.events]\npath = "v-door.mp4"', r"v-door\.mp4: it is a folder"),
+        ('[sinks.events]\npath = "old.txt"', "cannot be used for events: file is not a database"),
+        ('[sinks.mqtt]\nhost = "nowhere"\noutbox = "old.txt"', "cannot be used for an MQTT outbox"),
+        ('[sinks.snapshots]\nfolder = "old.txt/pictures"', "old.txt is no folder"),
+    ],
+)
+def test_a_wrong_sink_ends_the_start_and_not_the_first_frame(
+    start: Start, tmp_path: Path, sinks: str, message: str
+) -> None:
+    (tmp_path / "old.txt").write_text("shopping list")
+    (tmp_path / "v-door.mp4").mkdir()
+    away = ONE.replace("demo://?width=160&height=90", "rtsp://127.0.0.1:9/never")
+    process = start("seconds = 20\n" + MODEL + away + sinks)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert re.search(message, err)
+
+
 def test_cameras_go_into_the_results_and_the_videos(start: Start, tmp_path: Path) -> None:
     process = start("frames = 30\n" + MODEL + TWO + '[sinks]\njsonl = "r.jsonl"\nvideo = "v.mp4"\n')
     out, err = process.communicate(timeout=60)
