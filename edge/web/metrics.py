@@ -109,9 +109,14 @@ def _of_sinks(sinks: Sequence[SinkView]) -> _Families:
     lost = CounterMetricFamily(
         "sightline_sink_lost", "Results or events that a sink did not take.", labels=("sink",)
     )
+    up = GaugeMetricFamily(
+        "sightline_sink_up", "0 while something is wrong with it; the page says what.", labels=("sink",)
+    )
     for sink in sinks[:MOST_SINKS]:
         lost.add_metric((sink.name,), sink.lost)
+        up.add_metric((sink.name,), float(not sink.last_error))
     yield lost
+    yield up
 
 
 def _of_cameras(cameras: Sequence[CameraView]) -> _Families:

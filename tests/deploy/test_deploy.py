@@ -193,13 +193,19 @@ def test_every_alert_says_what_to_do() -> None:
         assert set(rule["annotations"]) == {"summary", "fix"}
 
 
+def test_a_sink_in_trouble_and_one_that_loses_raise_an_alert() -> None:
+    asked = " ".join(rule["expr"] for rule in alerts())
+    assert "sightline_sink_up" in asked
+    assert "sightline_sink_lost_total" in asked
+
+
 def panel_expressions() -> Iterator[str]:
     for panel in BOARD["panels"]:
         yield from (target["expr"] for target in panel["targets"])
 
 
 def exposed_names() -> set[str]:
-    """The names that `/metrics` really gives, with one camera and one model."""
+    """The names that `/metrics` really gives, with one camera, one model and one sink."""
     pytest.importorskip("prometheus_client", reason="prometheus-client is not installed: no names to compare")
     pytest.importorskip("starlette", reason="the extra web is not installed: no names to compare")
     from edge.web.live import LiveSink
@@ -214,7 +220,7 @@ def exposed_names() -> set[str]:
             model = {"name": "faces", "backend": "tflite", "precision": "int8"}
             latency = {"door": {"n": 9, "stages": stages, "models": {"faces": stages}}}
             whole = {"uptime_s": 1.0, "version": "0", "cameras": [camera], "models": [model]}
-            return whole | {"latency": latency}
+            return whole | {"latency": latency, "sinks": [{"name": "events"}]}
 
     text = Exposition(Snapshots(Daemon()), LiveSink()).text().decode()
     samples = [line for line in text.splitlines() if line and not line.startswith("#")]

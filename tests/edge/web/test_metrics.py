@@ -35,7 +35,10 @@ def test_every_figure_is_there_in_base_units() -> None:
             camera("door", dropped_for={"newer": 7, "stale": 2}),
             camera("yard", state="lost", age_ms=None),
         ],
-        sinks=[{"name": "mqtt", "lost": 3, "last_error": ""}],
+        sinks=[
+            {"name": "mqtt", "lost": 3, "last_error": ""},
+            {"name": "events", "lost": 0, "last_error": "the disk is full"},
+        ],
     )
     content["latency"]["door"] = snapshot("door")["latency"]["door"]
     found = samples(text_of(content))
@@ -58,6 +61,8 @@ def test_every_figure_is_there_in_base_units() -> None:
     kind = (("backend", "tflite"), ("model", "face"), ("precision", "int8"))
     assert found["sightline_model_info", kind] == 1
     assert found["sightline_sink_lost_total", (("sink", "mqtt"),)] == 3
+    assert found["sightline_sink_up", (("sink", "mqtt"),)] == 1
+    assert found["sightline_sink_up", (("sink", "events"),)] == 0
     assert found["sightline_series_left_out", ()] == 0
 
 
