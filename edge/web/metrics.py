@@ -141,27 +141,24 @@ def _of_cameras(cameras: Sequence[CameraView]) -> _Families:
 
 
 def _of_stages(latency: Mapping[str, Latency], models: set[str]) -> _Families:
-    stages = GaugeMetricFamily(
+    stages = Metric(
         "sightline_stage_seconds",
         "Duration of each stage since the start; stage 'age' is the whole.",
-        labels=("camera", "stage", "quantile"),
+        "summary",
     )
-    parts = GaugeMetricFamily(
-        "sightline_model_stage_seconds",
-        "Each model's part of the stages.",
-        labels=("camera", "model", "stage", "quantile"),
-    )
+    parts = Metric("sightline_model_stage_seconds", "Each model's part of the stages.", "summary")
     for camera, of_camera in latency.items():
-        _add(stages, (camera,), of_camera.stages)
+        _add(stages, {"camera": camera}, of_camera.stages)
         for model in sorted(models & of_camera.models.keys()):
-            _add(parts, (camera, model), of_camera.models[model])
+            _add(parts, {"camera": camera, "model": model}, of_camera.models[model])
     yield stages
     yield parts
 
 
-def _add(family: GaugeMetricFamily, labels: tuple[str, ...], stages: Mapping[str, Percentiles]) -> None:
+def _add(family: Metric, labels: dict[str, str], stages: Mapping[str, Percentiles]) -> None:
     for stage, of_stage in list(stages.items())[:MOST_STAGES]:
         for field, quantile in QUANTILES.items():
             value = getattr(of_stage, field)
             if value is not None:
-                family.add_metric((*labels, stage, quantile), value / 1e3)
+                place = {**labels, "stage": stage, "quantile": quantile}
+                family.add_sample(family.name, place, value / 1e3)
