@@ -149,22 +149,50 @@ def _form(recipe: DetectorRecipe, step: int) -> tuple[int, int]:
 
 
 def grow(model: keras.Model, smaller: keras.Model) -> None:
-    """Start the layers that `smaller` has as well with its weights.
+    """Start the layers that `smaller` has as well with its weights; they may be wider.
+
+    A wider network answers as the smaller one at first (Chen et al. 2016, Net2Net, arXiv 1511.05641, but with
+    new channels that begin at random in place of copies): what a layer gives in its old channels hears
+    nothing of the new ones until it learns to. That holds where channels keep their places, so without
+    concatenations.
 
     Raises:
-        InputError: the two share no layer, or a layer of one name has two shapes.
+        InputError: the two share no layer, or one of `smaller` does not fit into that of its name.
     """
     known = {layer.name: layer for layer in smaller.layers if layer.weights}
     shared = [layer for layer in model.layers if layer.name in known]
     if not shared:
         raise InputError(f"grown_from: {smaller.name} and {model.name} have no layer of the same name.")
     for layer in shared:
-        try:
-            layer.set_weights(known[layer.name].get_weights())
-        except ValueError as error:
+        old, new = known[layer.name].get_weights(), layer.get_weights()
+        if len(old) != len(new) or not all(map(_fits, old, new)):
             raise InputError(
-                f"grown_from: layer '{layer.name}' has another shape in {smaller.name}: {error}"
-            ) from error
+                f"grown_from: layer '{layer.name}' of {smaller.name}, with weights of {_shapes(old)}, does not fit "
+                f"into that of {model.name}, with {_shapes(new)}."
+            )
+        layer.set_weights([_widened(*pair) for pair in zip(old, new, strict=True)])
+
+
+def _fits(old: NDArray[np.float32], new: NDArray[np.float32]) -> bool:
+    """Whether `new` is a kernel (..., in, out) of the same size, or a vector, with as many channels or more."""
+    return (
+        old.ndim == new.ndim
+        and old.shape[:-2] == new.shape[:-2]
+        and all(few <= many for few, many in zip(old.shape, new.shape, strict=True))
+    )
+
+
+def _widened(old: NDArray[np.float32], new: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`new` with `old` in its first channels, deaf to its further inputs there."""
+    wider = new.copy()
+    if old.ndim > 1:
+        wider[..., : old.shape[-1]] = 0
+    wider[tuple(slice(size) for size in old.shape)] = old
+    return wider
+
+
+def _shapes(weights: list[NDArray[np.float32]]) -> str:
+    return ", ".join("x".join(map(str, weight.shape)) for weight in weights)
 
 
 class _Pictures:

@@ -15,7 +15,7 @@ The form follows YuNet (Wu, Peng and Yu 2023, doi 10.1007/s11633-023-1423-y) and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -44,7 +44,7 @@ class Widths:
 
 
 FACE = Widths(stem=(16, 24), stage=32, pairs=(1, 1, 1), inner=(32, 32, 16), fine=24)
-FACE_PLUS = Widths(stem=(16, 24), stage=32, pairs=(4, 2, 2), inner=(32, 32, 16), fine=24)
+FACE_PLUS = replace(FACE, stage=64, inner=(64, 64, 32))
 DILATION = {32: 2}
 """Of the residual pairs: the coarsest level sees 415 pixels so, enough for a face that fills the picture."""
 
@@ -58,10 +58,9 @@ def face(height: int | None, width: int | None) -> keras.Model:
 
 
 def face_plus(height: int | None, width: int | None) -> keras.Model:
-    """The larger one, as slow as YuNet_s at most: the same network with five more residual pairs.
+    """The larger one, 335 k parameters: the same network with stages, necks and heads twice as wide.
 
-    It can grow out of a trained `face` (Chen et al. 2016, Net2Net, arXiv 1511.05641): the layers that
-    both have bear the same names, the new pairs begin as identities.
+    It can grow out of a trained `face`, see `train.detection.lesson.grow`: the layers bear the same names.
     """
     return _detector(height, width, FACE_PLUS)
 

@@ -21,7 +21,8 @@ from train.detection.loss import FACE, IGNORED
 from train.detection.recipe import DetectorRecipe
 from train.detection.unlabelled import read_places, with_ignored
 from train.fit import Trained, fit
-from train.models.face import Widths, _detector, face, face_plus
+from train.models import face as models
+from train.models.face import FACE_PLUS, Widths, _detector, face, face_plus
 from train.weights import load_keras
 
 TINY = DetectorRecipe(
@@ -170,8 +171,11 @@ def test_a_file_of_places_of_another_form_is_refused(content: str, tmp_path: Pat
         read_places(path)
 
 
-def test_a_grown_network_computes_what_the_smaller_one_did() -> None:
-    small, large = face(64, 64), face_plus(64, 64)
+@pytest.mark.parametrize(
+    "larger", [FACE_PLUS, replace(models.FACE, pairs=(2, 1, 3))], ids=["wider", "deeper"]
+)
+def test_a_grown_network_computes_what_the_smaller_one_did(larger: Widths) -> None:
+    small, large = face(64, 64), _detector(64, 64, larger)
     rng = np.random.default_rng(0)
     small.set_weights([weight + rng.normal(0, 0.1, weight.shape) ** 2 for weight in small.get_weights()])
     grow(large, small)
@@ -185,5 +189,9 @@ def test_growing_from_a_stranger_is_refused() -> None:
     with pytest.raises(InputError, match="no layer of the same name"):
         grow(face(64, 64), stranger)
     other = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3, name="stem1")])
-    with pytest.raises(InputError, match="'stem1' has another shape"):
+    with pytest.raises(
+        InputError, match=r"'stem1' of sequential.* of 3x3x3x2, 2, .* of face, with 3x3x3x16\."
+    ):
         grow(face(64, 64), other)
+    with pytest.raises(InputError, match="'down8' of face"):
+        grow(face(64, 64), face_plus(64, 64))
