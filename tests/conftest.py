@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -15,6 +16,9 @@ from train.backend import settle_tensorflow
 # A test's own `import keras` comes before the command's, and TensorFlow would tell of GPUs that are not there in the
 # middle of its output.
 settle_tensorflow()
+
+# A shell that starts the tests in the background has them and their children ignore Ctrl-C, which some of them press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A shared machine stalls now and then: how long an example takes is no property of the code.
 settings.register_profile("no-deadline", deadline=None)
