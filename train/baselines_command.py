@@ -18,7 +18,7 @@ from edge.console import open_console
 from edge.errors import InputError
 from edge.files import check_could_write, write_text
 from train.commands import DATA_HELP
-from train.data import SPLITS, LabelledImages, check_classes, few, load, tell_notes
+from train.data import SPLITS, LabelledImages, check_classes, few
 from train.evaluate_command import images_of
 
 if TYPE_CHECKING:
@@ -91,10 +91,8 @@ def _views(
 
 
 def _loaded(data: str, size: InputSpec, limit: int | None, skip_corrupt: bool) -> Pair:
-    train, test = (load(data, split, size.height, size.width, size.resize, skip_corrupt) for split in SPLITS)
+    train, test = (images_of(data, split, size, None, skip_corrupt) for split in SPLITS)
     check_classes(train)
-    for images in (train, test):
-        tell_notes(images)
     return few(train, limit), test
 
 

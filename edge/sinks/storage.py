@@ -119,10 +119,8 @@ def _has_no_room(folder: Path) -> bool:
     """Where SQLite cannot make its files it does not say why."""
     try:
         check_writable(folder, "another path")
-    except DiskFailed:
-        return True
-    except InputError:
-        pass
+    except InputError as error:
+        return isinstance(error, DiskFailed)
     return False
 
 
