@@ -124,7 +124,6 @@ def test_wrong_calls_end_with_2(models: list[Path], command: Callable[..., Any])
 def test_a_target_that_cannot_be_written_is_told_before_the_work(
     command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("train.baselines_command.load", Mock(side_effect=AssertionError("work")))
     monkeypatch.setattr("train.baselines_command.images_of", Mock(side_effect=AssertionError("work")))
     for words in (("ensemble", "cifar10-nano", "cifar10-nano"), ("baselines",)):
         ended = command(*words, "--data", "digits", "--json", tmp_path)
