@@ -1,6 +1,7 @@
 """Our face detector beside YuNet and RFB-320: AP50 on the same pictures, milliseconds in one run.
 
-    python bench/faces.py --data DIR --peers DIR [--bundle face-320]... [--split test] [--long-side 320]...
+    python bench/faces.py --data DIR --peers DIR [--bundle face-320]... [--against face-320] [--split test]
+                          [--long-side 320]...
     make bench DATA=DIR PEERS=DIR
 
 DATA is a COCO folder (annotations.json, images/), PEERS holds yunet_s_dynamic.onnx, yunet_n_dynamic.onnx
@@ -16,7 +17,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -75,6 +76,12 @@ def our_entrants(bundles: tuple[str, ...], console: Console) -> list[Entrant]:
             except InputError as error:
                 console.print(f"left out: {error}", highlight=False)
     return found
+
+
+def earlier(bundle: str | None, console: Console) -> list[Entrant]:
+    """The artefacts of a bundle that ours are held against; its name may well be that of ours."""
+    bundles = () if bundle is None else (bundle,)
+    return [replace(one, name=f"earlier {one.name}", ours=False) for one in our_entrants(bundles, console)]
 
 
 def _our_entrant(model: Model) -> Entrant:
@@ -136,7 +143,7 @@ def accuracy_table(matched: dict[str, list[Matched]], images: BoxedImages) -> Ta
 
 
 def difference_table(entrants: list[Entrant], matched: dict[str, list[Matched]]) -> Table | None:
-    """AP50 of ours minus each peer's, with its paired interval: pictures drawn together, 1000 times."""
+    """AP50 of ours minus that of each of the others, with its paired interval: pictures drawn together, 1000 times."""
     ours = [entrant.name for entrant in entrants if entrant.ours]
     table = markdown_table("difference in points of AP50", *ours)
     for peer in (entrant.name for entrant in entrants if not entrant.ours):
@@ -229,6 +236,7 @@ def _missing(data: Path | None, folder: Path | None) -> str | None:
 @click.option("--data", type=click.Path(path_type=Path), envvar="DATA", help="A COCO folder of faces.")
 @click.option("--peers", "folder", type=click.Path(path_type=Path), envvar="PEERS", help="Their models.")
 @click.option("--bundle", "bundles", multiple=True, default=("face-320",), show_default=True)
+@click.option("--against", metavar="BUNDLE", help="An earlier one of ours, to be compared like a peer.")
 @click.option("--split", default="test", show_default=True)
 @click.option("--long-side", "long_sides", multiple=True, type=int, default=(320, 512), show_default=True)
 @click.option("--repetitions", default=300, show_default=True, type=click.IntRange(min=1))
@@ -236,6 +244,7 @@ def main(
     data: Path | None,
     folder: Path | None,
     bundles: tuple[str, ...],
+    against: str | None,
     split: str,
     long_sides: tuple[int, ...],
     repetitions: int,
@@ -246,7 +255,7 @@ def main(
     if found is None:
         return
     images, theirs = found
-    entrants = [*our_entrants(bundles, console), *peers(theirs, long_sides)]
+    entrants = [*our_entrants(bundles, console), *earlier(against, console), *peers(theirs, long_sides)]
     times = interleaved(entrants, repetitions)
     matched = all_matched(entrants, images)
     console.print(f"{conditions(images)}; speed: {repetitions} runs each, in turn", highlight=False)
