@@ -45,7 +45,7 @@ def crop(pictures: list[Picture], size: int, recipe: DetectorRecipe, rng: Random
         pixels, targets = _mosaic(pictures, size, recipe, rng)
     else:
         pixels, targets = view(pictures[0], size, recipe, rng)
-    return _filmed(pixels, recipe, rng), targets
+    return filmed(pixels, recipe, rng), targets
 
 
 def listed(targets: list[Targets]) -> NDArray[np.float32]:
@@ -173,7 +173,7 @@ def _log_uniform(rng: Random, low: float, high: float) -> float:
 # -- colour, light and the camera -----------------------------------------------------------------
 
 
-def _filmed(pixels: Image, recipe: DetectorRecipe, rng: Random) -> Image:
+def filmed(pixels: Image, recipe: DetectorRecipe, rng: Random) -> Image:
     """The crop as another camera in another light might have seen it."""
     draws = rng.random(4)
     pixels = _relit(pixels, rng, dark=bool(draws[0] < recipe.dark))

@@ -15,8 +15,10 @@ from edge.errors import InputError
 from edge.pixels import Image, normalise
 from train.architecture import architecture
 from train.card import DataCard
+from train.data import load
 from train.detection.augment import Picture, Targets, crop, listed
 from train.detection.average_precision import average_precision, bootstrap
+from train.detection.background import TILE_PX, background_crop
 from train.detection.data import SPLITS, BoxedImages, load_boxed, pictures
 from train.detection.evaluate import keras_detections, matches
 from train.detection.loss import FACE, IGNORED, DetectionLoss, joined_heads
@@ -66,12 +68,13 @@ class DetectorLesson:
         if recipe.ignored_from:
             self._data = with_ignored(self._data, read_places(Path(recipe.ignored_from)))
         self._pictures = _Pictures(self._data)
+        self._background, notes = _background(recipe)
         self.steps = max(1, len(self._data) // recipe.batch_size)
         self.about = About(
             task="faces",
             labels=("face",),
             data=DataCard(source=self._data.source, n=len(self._data), sha256=self._data.sha256()),
-            notes=self._data.notes,
+            notes=(*self._data.notes, *notes),
         )
 
     def again(self, recipe: DetectorRecipe) -> DetectorLesson:
@@ -108,6 +111,9 @@ class DetectorLesson:
         size, count = _form(recipe, step)
         crops: list[tuple[Image, Targets]] = []
         for index in order[step * recipe.batch_size :][:count]:
+            if self._background is not None and rng.random() < recipe.background:
+                crops.append(background_crop(self._background, self._pictures[index], size, recipe, rng))
+                continue
             more = rng.integers(len(order), size=3) if rng.random() < recipe.mosaic else ()
             crops.append(crop([self._pictures[i] for i in (index, *more)], size, recipe, rng))
         images = normalise(np.stack([pixels for pixels, _ in crops]))
@@ -139,6 +145,15 @@ class DetectorLesson:
         heads = architecture(self.recipe.model, self.recipe.height, self.recipe.width)
         heads.set_weights(model.get_weights())
         return heads
+
+
+def _background(recipe: DetectorRecipe) -> tuple[Image | None, tuple[str, ...]]:
+    """The pictures without faces, uint8 (N, TILE_PX, TILE_PX, 3), and a note; None and no note where it names none."""
+    if not recipe.background_from:
+        return None, ()
+    found = load(recipe.background_from, "train", TILE_PX, TILE_PX)
+    note = f"{len(found)} pictures without faces ({found.source}), for {recipe.background:.0%} of the crops"
+    return found.images, (note, *found.notes)
 
 
 def _form(recipe: DetectorRecipe, step: int) -> tuple[int, int]:

@@ -39,6 +39,8 @@ class DetectorRecipe(AnyRecipe):
         grown_from: path of a `.keras` file whose weights the layers of the same names start with; "" for none.
         ignored_from: path of a file of faces that the annotations leave out, see
             `train.detection.unlabelled`; "" for none.
+        background_from: a data set without faces, as `--data` of a classifier names one, see
+            `train.detection.background`; "" for none. background: share of crops that are made of it.
         one_style: redraw the boxes of sources that bound whole heads, see `train.detection.style`.
         terms: under which the training data, and so the weights, may be used; for the card.
         seed: of initial weights, order and augmentation.
@@ -69,6 +71,8 @@ class DetectorRecipe(AnyRecipe):
     validate_every: int = 10
     grown_from: str = ""
     ignored_from: str = ""
+    background_from: str = ""
+    background: float = 0.15
     one_style: bool = False
     terms: str = ""
     seed: int = 0
@@ -110,6 +114,7 @@ _RULES: Rules = {
     "blur": share(),
     "jpeg": share(),
     "grey": share(),
+    "background": share(),
     "precision": one_of(PRECISIONS),
     "validate_every": at_least(1),
     "seed": (lambda seed: 0 <= seed < 2**32, "at least 0 and below 2**32"),

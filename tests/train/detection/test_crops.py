@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edge.errors import InputError
 from train.detection.augment import FACES_AN_IMAGE, SMALLEST_FACE_PX, Picture, Targets, crop, listed, view
+from train.detection.background import MOST_VIEWS, TILE_PX, background_crop
 from train.detection.loss import FACE, IGNORED
 from train.detection.recipe import DetectorRecipe
 
@@ -107,3 +108,36 @@ def test_of_too_many_targets_the_smallest_go() -> None:
 def test_a_wrong_recipe_says_what_it_must_be(field: str, value: float) -> None:
     with pytest.raises(InputError, match=f"{field} must be"):
         replace(PLAIN, **{field: value})
+
+
+def grey_tiles(count: int) -> np.ndarray:
+    return np.full((count, TILE_PX, TILE_PX, 3), 90, np.uint8)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([64, 128, 256]))
+def test_a_face_among_tiles_and_its_box_move_together(seed: int, size: int) -> None:
+    face = spot((100, 20, 240, 190))
+    pixels, targets = background_crop(grey_tiles(3), face, size, PLAIN, np.random.default_rng(seed))
+    assert (pixels.shape, pixels.dtype) == ((size, size, 3), np.uint8)
+    assert len(targets) <= MOST_VIEWS
+    faces = targets[targets[:, 4] == FACE]
+    bright = pixels.max(axis=2) > 140
+    for x0, y0, x1, y1 in np.round(faces[:, :4]).astype(int):
+        assert bright[y0:y1, x0:x1].mean() > 0.5  # An ellipse fills 79 % of its box.
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_face_too_small_to_be_told_from_a_dog_is_ignored(seed: int) -> None:
+    """Eight pixels of a picture of 300, which a tile of 32 shows no larger than they are."""
+    targets = background_crop(
+        grey_tiles(3), spot((100, 60, 108, 68)), 256, PLAIN, np.random.default_rng(seed)
+    )[1]
+    assert not (targets[:, 4] == FACE).any()
+
+
+def test_most_tiles_are_without_faces() -> None:
+    rng = np.random.default_rng(0)
+    found = [
+        background_crop(grey_tiles(3), spot((100, 20, 240, 190)), 256, PLAIN, rng)[1] for _ in range(200)
+    ]
+    assert 0.5 < np.mean([len(targets) for targets in found]) < 1.5

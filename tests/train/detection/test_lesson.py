@@ -103,11 +103,14 @@ def trained(folder: Path, out: Path, watcher: Watcher | None = None, **options: 
     return fit(DetectorLesson(recipe, str(folder)), out / "c.keras", watcher or Watcher(), **options)
 
 
-def test_a_resumed_training_gives_the_same_weights(folder: Path, tmp_path: Path, eager: None) -> None:
-    unbroken = trained(folder, tmp_path)
+@pytest.mark.parametrize("recipe", [TINY, replace(TINY, background_from="digits", background=0.5)])
+def test_a_resumed_training_gives_the_same_weights(
+    recipe: DetectorRecipe, folder: Path, tmp_path: Path, eager: None
+) -> None:
+    unbroken = trained(folder, tmp_path, recipe=recipe)
     with pytest.raises(KeyboardInterrupt):
-        trained(folder, tmp_path, Watcher(stop=3), checkpoint_interval_s=0)
-    resumed = trained(folder, tmp_path, resume=True)
+        trained(folder, tmp_path, Watcher(stop=3), recipe=recipe, checkpoint_interval_s=0)
+    resumed = trained(folder, tmp_path, recipe=recipe, resume=True)
     assert weights_sha256(resumed.model) == weights_sha256(unbroken.model)
     other = trained(folder, tmp_path, recipe=replace(TINY, seed=1))
     assert weights_sha256(other.model) != weights_sha256(unbroken.model)
@@ -195,3 +198,21 @@ def test_growing_from_a_stranger_is_refused() -> None:
         grow(face(64, 64), other)
     with pytest.raises(InputError, match="'down8' of face"):
         grow(face(64, 64), face_plus(64, 64))
+
+
+def test_some_crops_are_made_of_pictures_without_faces(folder: Path) -> None:
+    """Digits are white on black, as the faces of these pictures are, but none of them is a target."""
+    recipe = replace(TINY, background_from="digits", background=0.5, mosaic=0.0, rotate=0.0)
+    lesson = DetectorLesson(recipe, str(folder))
+    faces_only = DetectorLesson(replace(recipe, background_from=""), str(folder))
+    counts = [
+        sum(int((targets[:, 4] == FACE).sum()) for _ in range(20) for _, targets in one.batches(0, 0))
+        for one in (lesson, faces_only)
+    ]
+    assert counts[0] < counts[1]
+    assert any("digits" in note for note in lesson.about.notes)
+
+
+def test_a_data_set_without_faces_that_is_missing_is_told(folder: Path) -> None:
+    with pytest.raises(InputError, match="no-such-folder"):
+        DetectorLesson(replace(TINY, background_from="no-such-folder"), str(folder))
