@@ -47,11 +47,12 @@ class MissingPackageError(InputError):
     """A package is not installed; `extra` is the extra that brings it, empty for the base install."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        target = f"'sightline[{extra}]'" if extra else package
-        super().__init__(
-            f"{purpose} needs the package '{package}', which is not installed. "
-            f"Install it with: pip install {target}"
+        how = (
+            f"in Sightline's folder with: pip install '.[{extra}]'"
+            if extra
+            else f"with: pip install {package}"
         )
+        super().__init__(f"{purpose} needs the package '{package}', which is not installed. Install it {how}")
 
 
 class DeviceFailed(SightlineError):

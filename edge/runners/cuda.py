@@ -169,8 +169,8 @@ def _why_no_gpu(cudart: Any, error: Any) -> str:
     if driver and error == cudart.cudaError_t.cudaErrorInsufficientDriver:
         return (
             f"The GPU's driver offers CUDA {_version(driver)}, the installed cuda-python is made for "
-            f"{_version(wanted)}. Install the one of the driver's major: pip install "
-            f"'sightline[{'jetpack6' if driver < 13000 else 'jetpack7'}]'"
+            f"{_version(wanted)}. Install the one of the driver's major, in Sightline's folder: "
+            f"pip install '.[{'jetpack6' if driver < 13000 else 'jetpack7'}]'"
         )
     if driver:
         return (

@@ -275,7 +275,7 @@ def test_a_cuda_python_that_is_too_new_does_not_look_like_no_gpu(monkeypatch: py
     message = probe_message(monkeypatch, jetpack6, ["nvgpu"])
     assert "driver offers CUDA 12.6" in message
     assert "made for 13.0" in message
-    assert "sightline[jetpack6]" in message
+    assert "pip install '.[jetpack6]'" in message
 
 
 def test_a_gpu_without_its_driver_is_told_from_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +301,7 @@ def test_a_missing_cuda_python_is_named_where_there_is_a_gpu(monkeypatch: pytest
     with pytest.raises(cuda.NoGpu):
         cuda.probe()
     monkeypatch.setattr(cuda, "_device_nodes", lambda: ["nvgpu"])
-    with pytest.raises(MissingPackageError, match=r"sightline\[jetpack"):
+    with pytest.raises(MissingPackageError, match=r"'\.\[jetpack"):
         cuda.probe()
 
 

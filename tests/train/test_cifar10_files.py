@@ -208,4 +208,4 @@ def test_data_is_read_without_tensorflow_and_scikit_learn(cifar: Path) -> None:
         "except MissingPackageError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "pip install 'sightline[train]'" in done.stdout
+    assert "pip install '.[train]'" in done.stdout

@@ -425,7 +425,7 @@ def test_without_paho_the_error_names_the_extra_and_no_thread_is_left(
 ) -> None:
     before = threading.active_count()
     monkeypatch.setitem(sys.modules, "paho.mqtt.client", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'sightline\[mqtt\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install '\.\[mqtt\]'"):
         MqttSink(settings(tmp_path, 1)).open(INFO)
     assert threading.active_count() == before
 

@@ -82,7 +82,7 @@ except MissingPackageError as error:
 """
     )
     assert said.startswith(f"The web page needs the package '{package}")
-    assert said.endswith("pip install 'sightline[web]'")
+    assert said.endswith("pip install '.[web]'")
 
 
 def test_settings_and_the_sink_need_none_of_these_packages() -> None:

@@ -143,7 +143,7 @@ def test_wrong_calls(
 
 def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'sightline\[ray\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install '\.\[ray\]'"):
         on_ray("local", load_recipe("lenet_digits"), "digits", None, "")
 
 
