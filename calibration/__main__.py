@@ -36,10 +36,14 @@ WIDEST = 400
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'.")
+@click.option(
+    "--data", metavar="DIR", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'."
+)
 @calibration_options
-@click.option("--out", type=click.Path(path_type=Path), help="Write the plan there, as JSON.")
-@click.option("--sensitivity", "hurts", type=click.Path(path_type=Path), help="Layers by harm, as JSON.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan there, as JSON.")
+@click.option(
+    "--sensitivity", "hurts", type=click.Path(path_type=Path), metavar="FILE", help="Layers by harm, as JSON."
+)
 def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:

@@ -72,13 +72,17 @@ class Choices:
 _REPAIRS = ("equalise", "through_swish", "bias_correction", "adaround")
 
 _OPTIONS = (
-    click.option("--method", "--ranges", "method", help=f"{CHOICES}; by default what suits the task."),
+    click.option(
+        "--method", "--ranges", "method", metavar="NAME", help=f"{CHOICES}; by default what suits the task."
+    ),
     click.option("--equalise", is_flag=True, help="Balance the channels of neighbouring layers."),
     click.option("--through-swish", is_flag=True, help="Also through swish, which costs a layer each."),
     click.option("--bias-correction", is_flag=True, help="Take each layer's mean error out of its bias."),
     click.option("--adaround", is_flag=True, help="Learn which way each weight rounds; seconds a layer."),
-    click.option("--samples", type=int, help=f"Training images to calibrate on; {SAMPLES} by default."),
-    click.option("--sample", type=click.Choice(RULES), help="How to choose them; balanced by default."),
+    click.option(
+        "--samples", type=int, metavar="N", help=f"Training images to calibrate on. [default: {SAMPLES}]"
+    ),
+    click.option("--sample", type=click.Choice(RULES), help="How to choose them. [default: balanced]"),
     click.option("--skip-corrupt", is_flag=True, help="Of a classifier: leave out broken pictures."),
 )
 

@@ -73,10 +73,14 @@ class Report:
 
 @click.command()
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write the report to this file too."
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the report to this file too.",
 )
 def doctor(json_file: Path | None) -> None:
-    """What this machine can run, what is missing, and how to mend it.
+    """Say what this machine can run, what is missing, and how to mend it.
 
     Ends with 0 when at least one backend can run and the shipped bundles are unchanged.
     """

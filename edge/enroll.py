@@ -27,18 +27,32 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.argument("bundle", required=False)
 @click.argument("label", required=False)
 @click.argument("images", nargs=-1, type=FILE)
-@click.option("--store", default=DEFAULT_STORE, show_default=True, type=click.Path(path_type=Path))
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=DEFAULT_STORE,
+    show_default=True,
+    help="Where the classes are kept.",
+)
 @click.option(
     "--accept",
     default=ACCEPT,
     show_default=True,
     type=click.FloatRange(0, 1, min_open=True),
-    help='Share of the pictures, left out in turn, that pass as the class; less says "unknown" more often.',
+    metavar="SHARE",
+    help='Of the pictures, left out in turn, so many pass as the class; less says "unknown" more often.',
 )
 @click.option(
     "--people", is_flag=True, help="LABEL is a person: each IMAGE shows one face, which is cut out."
 )
-@click.option("--detector", default="face-320x192", show_default=True, help="Finds the face, with --people.")
+@click.option(
+    "--detector",
+    metavar="BUNDLE",
+    default="face-320x192",
+    show_default=True,
+    help="Finds the face, with --people.",
+)
 @click.option(
     "--backend", default="auto", show_default=True, help="tflite, onnx, onnx-cuda, tensorrt or auto."
 )

@@ -24,9 +24,14 @@ MOST_ROWS = 1_000_000_000
 @click.option("--camera", help="Only of this camera.")
 @click.option("--kind", type=click.Choice(KINDS), help="Only of this kind.")
 @click.option("--label", help="Only of this class.")
-@click.option("--hours", type=click.FloatRange(min=0), help="Only of the last so many hours.")
+@click.option("--hours", type=click.FloatRange(min=0), metavar="H", help="Only of the last so many hours.")
 @click.option(
-    "--last", default=100, show_default=True, type=click.IntRange(1, MOST_ROWS), help="So many at most."
+    "--last",
+    type=click.IntRange(1, MOST_ROWS),
+    metavar="N",
+    default=100,
+    show_default=True,
+    help="At most so many.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, in place of a table.")
 def events(

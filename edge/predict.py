@@ -26,11 +26,14 @@ from edge.sources import open_source
 @click.argument("source")
 @click.option("--backend", default="auto", show_default=True, help="tflite, onnx or tensorrt.")
 @click.option("--precision", default="auto", show_default=True, help="fp32, fp16 or int8.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="Of the model."
+)
 @click.option(
     "--score-threshold",
     type=click.FloatRange(0, 1),
-    help="Faces below this score are left out, 0 to 1; 0.5 by default.",
+    metavar="T",
+    help="Leave out faces below this score, 0 to 1. [default: 0.5]",
 )
 @click.option(
     "--jsonl", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The file to write."

@@ -75,18 +75,28 @@ class _Unnamed(click.Context):
 @click.argument("targets", metavar="[BUNDLE...|CONFIG]", nargs=-1)
 @click.option(
     "--source",
+    metavar="URI",
     help="demo://, a camera (rtsp://, http://, /dev/video0), a video file, an image, a folder or a glob.",
 )
 @click.option(
-    "--frames", type=click.IntRange(min=1), help="How many; as many as the percentiles need by default."
+    "--frames",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many; as many as the percentiles need by default.",
 )
 @click.option("--backend", help="tflite, onnx, onnx-cuda, tensorrt or auto.")
 @click.option("--precision", help="fp32, fp16, int8 or auto.")
-@click.option("--threads", type=int, help="Threads of each model.")
-@click.option("--percentiles", default="50,90,99", show_default=True, help="Which, between 0 and 100.")
-@click.option("--rate", type=float, help="Frames a second, due at fixed times: queueing shows as age.")
+@click.option("--threads", type=int, metavar="N", help="Threads of each model.")
 @click.option(
-    "--sweep", help="A run for each value: threads=1,2, rate=10,20,30, cameras=1,2,4 or batch=1,2,4."
+    "--percentiles", metavar="LIST", default="50,90,99", show_default=True, help="Which, between 0 and 100."
+)
+@click.option(
+    "--rate", type=float, metavar="FPS", help="Frames a second, due at fixed times: queueing shows as age."
+)
+@click.option(
+    "--sweep",
+    metavar="OPTION=VALUES",
+    help="A run for each value: threads=1,2, rate=10,20,30, cameras=1,2,4 or batch=1,2,4.",
 )
 @click.option(
     "--interleave", type=int, metavar="N", help="Two bundles or configs in turn, N rounds, and compare."

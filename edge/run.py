@@ -34,18 +34,23 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.argument("config", required=False, type=FILE)
 @click.option(
     "--source",
+    metavar="URI",
     help="demo://, a camera (rtsp://, http://, /dev/video0), a video file, an image, a folder or a glob.",
 )
 @click.option(
-    "--model", "models", multiple=True, help="A bundle's folder or a shipped one's name; repeat it for more."
+    "--model",
+    "models",
+    metavar="BUNDLE",
+    multiple=True,
+    help="A bundle's folder or a shipped one's name; repeat it for more.",
 )
-@click.option("--seconds", type=float, help="Stop after so many seconds.")
-@click.option("--frames", type=int, help="Stop after so many results.")
+@click.option("--seconds", type=float, metavar="S", help="Stop after so many seconds.")
+@click.option("--frames", type=int, metavar="N", help="Stop after so many results.")
 @click.option("--lossless", is_flag=True, default=None, help="Every frame, in order, as fast as it goes.")
 @click.option("--backend", help="tflite, onnx, onnx-cuda, tensorrt or auto.")
 @click.option("--precision", help="fp32, fp16, int8 or auto.")
-@click.option("--threads", type=int, help="Threads of each model.")
-@click.option("--score-threshold", type=float, help="Faces below this score are not shown, 0 to 1.")
+@click.option("--threads", type=int, metavar="N", help="Threads of each model.")
+@click.option("--score-threshold", type=float, metavar="T", help="Leave out faces below this score, 0 to 1.")
 @click.option("--jsonl", type=FILE, help="Write the results here, one JSON object a line.")
 @click.option("--video", type=FILE, help="Write the annotated stream here (.mp4).")
 @click.option("--latency", type=FILE, help="Write the latency by stage here (JSON).")

@@ -36,7 +36,9 @@ from export.tensorrt import OnStep, Plan, device_to_build_for
 
 @click.command()
 @click.argument("bundle")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True, help="Of the ONNX file."
+)
 @click.option("--rebuild", is_flag=True, help="Build it even where one that fits is there.")
 def build(bundle: str, precision: Precision, rebuild: bool) -> None:
     """Build the TensorRT plan of BUNDLE for this very device.

@@ -38,19 +38,30 @@ def _number(_: click.Context, option: click.Parameter, value: float) -> float:
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The bundle's folder.")
-@click.option("--data", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'.")
-@click.option("--size", help="A detector's input, WIDTHxHEIGHT or one number; the card's by default.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", required=True, help="The bundle's folder."
+)
+@click.option(
+    "--data", metavar="DIR", required=True, help="CIFAR-10's folder, DIR/<class>/*, COCO's or 'digits'."
+)
+@click.option(
+    "--size", metavar="WxH", help="A detector's input, such as 320x192 or 320; the card's by default."
+)
 @click.option(
     "--max-drop",
     type=float,
+    metavar="POINTS",
     callback=_number,
     default=0.5,
     show_default=True,
-    help="Largest loss of top-1 or AP50, in points.",
+    help="Largest loss of top-1 or AP50.",
 )
-@click.option("--formats", default="tflite,onnx", show_default=True, help="Of tflite, onnx, tensorrt.")
-@click.option("--precisions", default="fp32,fp16,int8", show_default=True)
+@click.option(
+    "--formats", metavar="LIST", default="tflite,onnx", show_default=True, help="Of tflite, onnx, tensorrt."
+)
+@click.option(
+    "--precisions", metavar="LIST", default="fp32,fp16,int8", show_default=True, help="Of fp32, fp16, int8."
+)
 @calibration_options
 @click.option(
     "--repair/--no-repair",
@@ -59,10 +70,17 @@ def _number(_: click.Context, option: click.Parameter, value: float) -> float:
     help="Where int8 loses too much, try better ranges, equalisation, AdaRound, then layers in float.",
 )
 @click.option(
-    "--plan", type=click.Path(path_type=Path), help="Quantize as this plan says; it must still hold."
+    "--plan",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Quantize as this plan says; it must still hold.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="Prove on that many test images; all by default.")
-@click.option("--shipped", type=click.Path(path_type=Path), help="Also write a small bundle for devices.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Prove on so many test images, in place of all."
+)
+@click.option(
+    "--shipped", type=click.Path(path_type=Path), metavar="DIR", help="Also write a small bundle for devices."
+)
 def export(
     model: Path,
     out: Path,

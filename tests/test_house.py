@@ -11,6 +11,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import click
 import pytest
 
 import sightline
@@ -75,6 +76,14 @@ def test_the_contract_bites(tmp_path: Path) -> None:
 )
 def test_every_registered_name_exists(target: str) -> None:
     assert callable(resolve(target))
+
+
+@pytest.mark.parametrize(
+    "command", [*(string for string, _ in sightline.COMMANDS.values()), "calibration.__main__:main"]
+)
+def test_every_option_says_what_it_does(command: str) -> None:
+    options = [option for option in resolve(command).params if isinstance(option, click.Option)]
+    assert [option.opts[0] for option in options if not option.help] == []
 
 
 def test_the_command_stays_a_table() -> None:

@@ -39,17 +39,22 @@ Pair = tuple[LabelledImages, LabelledImages]
     "--features",
     type=click.Path(path_type=Path),
     metavar="MODEL",
-    help="Also on what this network's end sees.",
+    help="Also on what this network's last layer sees.",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="That many training images, spread over the classes."
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="That many training images, spread over the classes.",
 )
 @click.option("--skip-corrupt", is_flag=True, help="Leave out pictures that cannot be decoded.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the result there."
+)
 def baselines(
     data: str, features: Path | None, limit: int | None, skip_corrupt: bool, json_path: Path | None
 ) -> None:
-    """Five kinds of classifier side by side, on raw pixels and on the features of a trained network."""
+    """Compare five kinds of classifier, on raw pixels and on the features of a trained network."""
     from train.baselines import KINDS, compare, held_out
 
     if json_path:
@@ -124,10 +129,14 @@ def _accuracy(top1: Top1) -> tuple[str, str]:
 @click.command()
 @click.argument("models", nargs=-1, required=True, metavar="MODEL MODEL...")
 @click.option("--data", required=True, metavar="DIR", help=DATA_HELP)
-@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
-@click.option("--limit", type=click.IntRange(min=1), help="That many images, spread over the classes.")
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True, help="Of the data.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="That many images, spread over the classes."
+)
 @click.option("--skip-corrupt", is_flag=True, help="Leave out pictures that cannot be decoded.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the result there."
+)
 def ensemble(
     models: tuple[str, ...],
     data: str,
@@ -136,7 +145,7 @@ def ensemble(
     skip_corrupt: bool,
     json_path: Path | None,
 ) -> None:
-    """Top-1 of several classifiers, .keras files or bundles, and of the mean of their probabilities."""
+    """Measure several classifiers, .keras files or bundles, and the mean of their probabilities: top-1."""
     from train.ensemble import Member, joined, members_of
 
     if len(models) < 2:

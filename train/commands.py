@@ -37,13 +37,27 @@ STRATEGY_HELP = "What of the network of --from is trained on; auto looks at the 
 @click.argument("recipe")
 @click.argument("assignments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--data", metavar="DIR", help=TRAINING_DATA_HELP)
-@click.option("--out", type=click.Path(path_type=Path), default=MODELS, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    default=MODELS,
+    show_default=True,
+    help="For the model.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the output folder.")
 @click.option("--skip-corrupt", is_flag=True, help="Train without the pictures that cannot be decoded.")
 @click.option("--no-sanity", is_flag=True, help="Begin without the quick checks of `sightline sanity`.")
 @click.option("--report", is_flag=True, help="Of a classifier: write OUT/<name>.report.html, with pictures.")
 @click.option("--tensorboard", type=click.Path(path_type=Path), metavar="DIR", help="Log every epoch there.")
-@click.option("--checkpoint-every", type=click.FloatRange(min=0), default=120, show_default=True, metavar="S")
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    default=120,
+    show_default=True,
+    help="Seconds between checkpoints.",
+)
 @click.option("--qat", is_flag=True, help="Train a few epochs more with int8's rounding; also writes a plan.")
 @click.option(
     "--from",

@@ -27,26 +27,47 @@ EVALUATION_DATA_HELP = (
 @click.command()
 @click.argument("model")
 @click.option("--data", required=True, metavar="DIR", help=EVALUATION_DATA_HELP)
-@click.option("--split", type=click.Choice(("train", "val", "test")), default="test", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(("train", "val", "test")),
+    default="test",
+    show_default=True,
+    help="Of the data.",
+)
 @click.option("--backend", default="auto", show_default=True, help="Of a bundle: tflite, onnx or tensorrt.")
 @click.option("--precision", default="auto", show_default=True, help="Of a bundle: fp32, fp16 or int8.")
-@click.option("--limit", type=click.IntRange(min=1), help="That many images, spread over the classes.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="That many images, spread over the classes."
+)
 @click.option(
     "--size", metavar="WxH", help="Of a Keras detector: another input size, such as 640x384 or 640."
 )
 @click.option(
     "--skip-corrupt", is_flag=True, help="Of a classifier: leave out pictures that cannot be decoded."
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write the result there.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Of a detector: draw precision over recall.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path), metavar="FILE", help="Write the result there."
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of a detector: draw precision over recall.",
+)
 @click.option(
     "--corrupt", is_flag=True, help="Of a classifier: also under JPEG, blur, noise, light, coarse pixels."
 )
 @click.option(
-    "--report", type=click.Path(path_type=Path), metavar="FILE.html", help="Of a classifier: pictures."
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    help="Of a classifier: a page with its mistakes, filters and layers.",
 )
 @click.option(
-    "--image", type=click.Path(path_type=Path), help="Of --report: what the layers make of this one."
+    "--image",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Of --report: what the layers make of this picture.",
 )
 def evaluate(
     model: str,

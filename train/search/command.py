@@ -39,9 +39,21 @@ FINE_TRIALS, FINE_PART = 8, 3
     "--coarse", metavar="TRIALSxEPOCHS", help="Of stage one. [default: 24 x a tenth of the recipe's epochs]"
 )
 @click.option("--fine", metavar="TRIALSxEPOCHS", help="Of stage two. [default: 8 x a third of them]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the values drawn.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Of the values drawn.",
+)
 @click.option("--ray", metavar="ADDRESS", help="Run trials on a Ray cluster; 'local' starts one here.")
-@click.option("--out", type=click.Path(path_type=Path), help=f"[default: {FOLDER}/<name>]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help=f"For the trials. [default: {FOLDER}/<name>]",
+)
 def search(
     recipe: str,
     assignments: tuple[str, ...],
