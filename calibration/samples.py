@@ -104,7 +104,7 @@ def read_samples(
     if is_boxed(data):
         return boxed_samples(load_boxed(data, "train"), spec, count, by)
     train = load(data, "train", spec.height, spec.width, spec.resize, skip_corrupt)
-    tell_notes(train)
+    tell_notes(train.source, train.notes)
     return labelled_samples(train, count, by)
 
 

@@ -52,7 +52,7 @@ class Classification:
                 f"{', '.join(card.labels)}. Pass the data it was trained for."
             )
         for images in (train, test):
-            tell_notes(images)
+            tell_notes(images.source, images.notes)
         if share.limit is not None:
             test = test.take(pick(test, share.limit), f", {share.limit} by class")
         watched = labelled_samples(train, share.samples, share.sample)

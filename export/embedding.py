@@ -51,22 +51,23 @@ def with_embedding(bundle: Bundle, out: Path) -> Bundle:
     held = [artefact for artefact in bundle.manifest.artefacts if artefact.format == "onnx"]
     if bundle.manifest.task != "classification" or not held:
         raise InputError(f"{bundle.folder} must be a classifier with ONNX artefacts; export it with onnx.")
-    contents = {artefact.file: _with_output(bundle.content(artefact)) for artefact in held}
+    made = [_with_output(bundle.content(artefact)) for artefact in held]
+    contents = {artefact.file: content for artefact, (content, _) in zip(held, made, strict=True)}
     with whole_folder(out) as folder:
         for name, content in contents.items():
             (folder / name).write_bytes(content)
         artefacts = tuple(_changed(artefact, contents[artefact.file]) for artefact in held)
-        size = _embedding_size(contents[held[0].file])
-        manifest = _without_tflite(bundle.manifest, out.name, artefacts, size)
+        manifest = _without_tflite(bundle.manifest, out.name, artefacts, size=made[0][1])
         golden = _golden(bundle, Bundle(folder, manifest))
-        manifest = _with_golden(manifest, golden)
-        (folder / manifest.golden.file).write_bytes(_packed(golden))
+        packed = _packed(golden)
+        manifest = _with_golden(manifest, golden, hashlib.sha256(packed).hexdigest())
+        (folder / manifest.golden.file).write_bytes(packed)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
     return Bundle.open(out)
 
 
-def _with_output(content: bytes) -> bytes:
-    """An ONNX file with the last layer's input as float32 (1, D) under the name `embedding`."""
+def _with_output(content: bytes) -> tuple[bytes, int]:
+    """An ONNX file with the last layer's input as float32 (1, D) under the name `embedding`, and D."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -80,15 +81,8 @@ def _with_output(content: bytes) -> bytes:
     )
     output = helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, [1, None])
     model.graph.output.append(output)
-    changed: bytes = onnx.shape_inference.infer_shapes(model).SerializeToString()
-    return changed
-
-
-def _embedding_size(content: bytes) -> int:
-    import onnx
-
-    head = onnx.load_from_string(content).graph.output[-1]
-    return int(head.type.tensor_type.shape.dim[1].dim_value)
+    changed = onnx.shape_inference.infer_shapes(model)
+    return changed.SerializeToString(), changed.graph.output[-1].type.tensor_type.shape.dim[1].dim_value
 
 
 def _seen_by_last_layer(graph: onnx.GraphProto) -> str:
@@ -131,15 +125,12 @@ def _golden(before: Bundle, bundle: Bundle) -> dict[str, NDArray[Any]]:
     return vectors
 
 
-def _with_golden(manifest: Manifest, vectors: dict[str, NDArray[Any]]) -> Manifest:
+def _with_golden(manifest: Manifest, vectors: dict[str, NDArray[Any]], digest: str) -> Manifest:
     """The step of the embedding is that of 8 bits over its range."""
     found = [vectors[f"onnx.{artefact.precision}.{EMBEDDING}"] for artefact in manifest.artefacts]
     step = float(max(np.ptp(rows) for rows in found)) / 255
     golden = manifest.golden.model_copy(
-        update={
-            "sha256": hashlib.sha256(_packed(vectors)).hexdigest(),
-            "step": manifest.golden.step | {EMBEDDING: step},
-        }
+        update={"sha256": digest, "step": manifest.golden.step | {EMBEDDING: step}}
     )
     return manifest.model_copy(update={"golden": golden})
 

@@ -154,10 +154,10 @@ def _missing(labels: NDArray[np.int64], class_names: tuple[str, ...]) -> str:
     return f"no image of {names}, {len(missing)} of {len(class_names)} classes" if names else ""
 
 
-def tell_notes(data: LabelledImages) -> None:
-    """Say on stderr what was mended in the images, and which classes have none."""
-    for note in data.notes:
-        click.echo(f"{data.source}: {note}", err=True)
+def tell_notes(source: str, notes: Iterable[str]) -> None:
+    """Say on stderr what was mended in the pictures of `source`, and which classes have none."""
+    for note in notes:
+        click.echo(f"{source}: {note}", err=True)
 
 
 def pick(data: LabelledImages, count: int, seed: int = 0, in_proportion: bool = False) -> NDArray[np.int64]:

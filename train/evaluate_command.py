@@ -160,5 +160,5 @@ def images_of(
 ) -> LabelledImages:
     """A split as a network of that input sees it; what was mended in it is said on stderr."""
     images = load(data, split, size.height, size.width, size.resize, skip_corrupt)
-    tell_notes(images)
+    tell_notes(images.source, images.notes)
     return few(images, limit)

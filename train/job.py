@@ -124,12 +124,12 @@ class Job:
         """Called when the model is on the disk: what else a kind of job writes, before the card."""
 
     def _fit(self, lesson: Lesson) -> Trained:
+        from train.data import tell_notes
         from train.fit import fit
         from train.watch import Watch
 
         console = open_console(stderr=True)
-        for note in lesson.about.notes:
-            console.print(f"{lesson.about.data.source}: {note}", highlight=False)
+        tell_notes(lesson.about.data.source, lesson.about.notes)
         _tell_if_slow(console, lesson.recipe)
         if self.sanity and not self.resume:
             from train.sanity import quick

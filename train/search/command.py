@@ -96,6 +96,7 @@ def _run(
     from train.backend import import_keras
 
     import_keras()
+    from train.data import tell_notes
     from train.search.objective import Objective
     from train.search.report import Progress, report
     from train.search.run import one_by_one
@@ -104,8 +105,7 @@ def _run(
 
     console = open_console(stderr=True)
     objective = Objective(plan.recipe, source, aside)
-    for note in objective.about.notes:
-        console.print(f"{objective.about.data.source}: {note}", highlight=False)
+    tell_notes(objective.about.data.source, objective.about.notes)
     study = Study(folder, plan.settings(objective.about.data.sha256))
     told = Progress(plan, study, console)
     perform: Perform = one_by_one(partial(objective, console=console))
