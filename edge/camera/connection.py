@@ -134,7 +134,7 @@ class Connection:
             self._lose(f"its decoder gave no picture: {error}", crashed=True)
             return False
         self._status.ledger.deliver(token.number)
-        self._status.count(token.capture_ns)
+        self._status.count()
         return True
 
     def stop(self) -> None:

@@ -27,7 +27,6 @@ class CameraHealth:
         dropped: frames that gave way to a newer one, or were lost with their decoder.
         width, height: of the newest frame, pixels; 0 before the first.
         fps: nominal frames a second; 0.0 before the first frame.
-        last_frame_age_s: since the capture of the last frame delivered; None before the first.
     """
 
     state: CameraState
@@ -41,7 +40,6 @@ class CameraHealth:
     width: int = 0
     height: int = 0
     fps: float = 0.0
-    last_frame_age_s: float | None = None
 
 
 class Status:
@@ -55,7 +53,6 @@ class Status:
         self.ledger = Ledger()
         self._lock = threading.Lock()
         self._health = CameraHealth("closed", time.monotonic())
-        self._capture_ns: int | None = None
 
     def become(self, state: CameraState, **changes: Any) -> None:
         """A state, the same or another one, and whatever else of `CameraHealth` changes with it."""
@@ -63,10 +60,9 @@ class Status:
             since = self._health.since if state == self._health.state else time.monotonic()
             self._health = replace(self._health, state=state, since=since, **changes)
 
-    def count(self, capture_ns: int | None = None) -> None:
-        """Show what the ledger says; with the capture stamp of one that was delivered just now."""
+    def count(self) -> None:
+        """Show what the ledger says."""
         with self._lock:
-            self._capture_ns = self._capture_ns if capture_ns is None else capture_ns
             self._health = replace(
                 self._health,
                 captured=self.ledger.captured,
@@ -77,9 +73,7 @@ class Status:
     def now(self) -> CameraHealth:
         """A snapshot."""
         with self._lock:
-            health, capture_ns = self._health, self._capture_ns
-        age_s = None if capture_ns is None else (time.monotonic_ns() - capture_ns) / 1e9
-        return replace(health, last_frame_age_s=age_s)
+            return self._health
 
 
 class Ledger:

@@ -42,7 +42,6 @@ class Device:
     fp16: float | None
     fp32: float | None
     gb_per_s: float
-    memory_gb: tuple[int, ...]
     power_modes: tuple[str, ...]
     supported: bool
     source: str
@@ -59,13 +58,11 @@ def _tensor_cores(cores: int, ghz: float, operations: int) -> tuple[float, float
     return round(int8, 1), round(int8 / 2, 2)
 
 
-def _orin(
-    name: str, cuda: int, ghz: float, gb_per_s: float, memory: tuple[int, ...], modes: str, source: str
-) -> Device:
+def _orin(name: str, cuda: int, ghz: float, gb_per_s: float, modes: str, source: str) -> Device:
     """An Ampere GPU has a tensor core for 32 CUDA cores."""
     int8, fp16 = _tensor_cores(cuda // 32, ghz, 1024)
     fp32 = round(cuda * 2 * ghz / 1e3, 2)
-    return Device(name, "Ampere", ghz, int8, fp16, fp32, gb_per_s, memory, tuple(modes.split()), True, source)
+    return Device(name, "Ampere", ghz, int8, fp16, fp32, gb_per_s, tuple(modes.split()), True, source)
 
 
 DEVICES: dict[str, Device] = {
@@ -77,7 +74,6 @@ DEVICES: dict[str, Device] = {
         0.472,
         0.236,
         25.6,
-        (4,),
         ("MAXN", "5W"),
         False,
         "Jetson Nano data sheet",
@@ -90,7 +86,6 @@ DEVICES: dict[str, Device] = {
         1.33,
         0.665,
         59.7,
-        (8,),
         ("MAXN", "MAXQ", "MAXP_CORE_ALL"),
         False,
         "Jetson TX2 Series data sheet",
@@ -102,7 +97,6 @@ DEVICES: dict[str, Device] = {
         *_tensor_cores(48, 1.1, 256),
         0.84,
         59.7,
-        (8, 16),
         ("10W", "15W", "20W"),
         False,
         XAVIER,
@@ -114,25 +108,20 @@ DEVICES: dict[str, Device] = {
         *_tensor_cores(64, 1.377, 256),
         1.41,
         136.5,
-        (32, 64),
         ("MAXN", "10W", "15W", "30W"),
         False,
         XAVIER,
     ),
-    "orin-nano-4": _orin("Jetson Orin Nano 4GB", 512, 0.625, 34.0, (4,), "10W 7W", ORIN_NANO),
-    "orin-nano-4-super": _orin("Jetson Orin Nano 4GB Super", 512, 1.02, 51.0, (4,), "25W 10W", SUPER),
-    "orin-nano": _orin("Jetson Orin Nano 8GB", 1024, 0.625, 68.0, (8,), "15W 7W", ORIN_NANO),
-    "orin-nano-super": _orin(
-        "Jetson Orin Nano 8GB Super", 1024, 1.02, 102.0, (8,), "MAXN_SUPER 25W 15W", SUPER
-    ),
-    "orin-nx-8": _orin("Jetson Orin NX 8GB", 1024, 0.765, 102.4, (8,), "MAXN 10W 15W 20W", ORIN_NX),
-    "orin-nx-8-super": _orin("Jetson Orin NX 8GB Super", 1024, 1.173, 102.4, (8,), "MAXN_SUPER 40W", SUPER),
-    "orin-nx-16": _orin("Jetson Orin NX 16GB", 1024, 0.918, 102.4, (16,), "MAXN 10W 15W 25W", ORIN_NX),
-    "orin-nx-16-super": _orin(
-        "Jetson Orin NX 16GB Super", 1024, 1.173, 102.4, (16,), "MAXN_SUPER 40W", SUPER
-    ),
-    "agx-orin-32": _orin("Jetson AGX Orin 32GB", 1792, 0.93, 204.8, (32,), "MAXN 15W 30W 40W", AGX_ORIN),
-    "agx-orin-64": _orin("Jetson AGX Orin 64GB", 2048, 1.3, 204.8, (64,), "MAXN 15W 30W 50W", AGX_ORIN),
+    "orin-nano-4": _orin("Jetson Orin Nano 4GB", 512, 0.625, 34.0, "10W 7W", ORIN_NANO),
+    "orin-nano-4-super": _orin("Jetson Orin Nano 4GB Super", 512, 1.02, 51.0, "25W 10W", SUPER),
+    "orin-nano": _orin("Jetson Orin Nano 8GB", 1024, 0.625, 68.0, "15W 7W", ORIN_NANO),
+    "orin-nano-super": _orin("Jetson Orin Nano 8GB Super", 1024, 1.02, 102.0, "MAXN_SUPER 25W 15W", SUPER),
+    "orin-nx-8": _orin("Jetson Orin NX 8GB", 1024, 0.765, 102.4, "MAXN 10W 15W 20W", ORIN_NX),
+    "orin-nx-8-super": _orin("Jetson Orin NX 8GB Super", 1024, 1.173, 102.4, "MAXN_SUPER 40W", SUPER),
+    "orin-nx-16": _orin("Jetson Orin NX 16GB", 1024, 0.918, 102.4, "MAXN 10W 15W 25W", ORIN_NX),
+    "orin-nx-16-super": _orin("Jetson Orin NX 16GB Super", 1024, 1.173, 102.4, "MAXN_SUPER 40W", SUPER),
+    "agx-orin-32": _orin("Jetson AGX Orin 32GB", 1792, 0.93, 204.8, "MAXN 15W 30W 40W", AGX_ORIN),
+    "agx-orin-64": _orin("Jetson AGX Orin 64GB", 2048, 1.3, 204.8, "MAXN 15W 30W 50W", AGX_ORIN),
     "thor": Device(
         "Jetson AGX Thor (T5000)",
         "Blackwell",
@@ -141,7 +130,6 @@ DEVICES: dict[str, Device] = {
         None,
         8.06,  # 2560 CUDA cores
         273.0,
-        (128,),
         ("MAXN", "120W"),
         True,
         "Jetson Thor data sheet; clock of tegrastats on R39",
@@ -154,7 +142,6 @@ DEVICES: dict[str, Device] = {
         None,
         None,
         12.8,  # LPDDR4-3200, 32 bits
-        (1, 2, 4, 8),
         (),
         True,
         "Raspberry Pi 4 product brief",
@@ -167,7 +154,6 @@ DEVICES: dict[str, Device] = {
         0.307,
         0.154,  # 4 cores x 2 pipes x FMLA of 4 products
         17.1,  # LPDDR4X-4267, 32 bits
-        (2, 4, 8, 16),
         (),
         True,
         "Raspberry Pi 5 product brief; Arm Cortex-A76 software optimisation guide",

@@ -28,9 +28,6 @@ sys.path.remove(_ROOT)
 
 SINK = "sightline"
 POLL_NS = 100_000_000
-STATE_NS = 10_000_000_000
-"""How long a pipeline may take to start; the parent's own deadline is what counts."""
-
 GRACE_S = 0.35
 """For the pipeline's own good-bye: Argus is wedged by a client that just vanishes."""
 

@@ -27,9 +27,9 @@ PAGE = Path(__file__).parents[3] / "docs/prediction.md"
 
 MADE = {
     # 1e12 MACs and 1e9 bytes a second, 1 GHz.
-    "a": Device("A", "Made", 1.0, 2.0, 1.0, None, 1.0, (1,), (), True, "made"),
-    "b": Device("B", "Made", 2.0, 4.0, None, None, 2.0, (1,), (), False, "made"),
-    "c": Device("C", "Alone", 1.0, 2.0, None, None, 1.0, (1,), (), True, "made"),
+    "a": Device("A", "Made", 1.0, 2.0, 1.0, None, 1.0, (), True, "made"),
+    "b": Device("B", "Made", 2.0, 4.0, None, None, 2.0, (), False, "made"),
+    "c": Device("C", "Alone", 1.0, 2.0, None, None, 1.0, (), True, "made"),
 }
 # 1 ms of arithmetic, then 2 ms of memory, on A; half of it on B. Three kernels.
 NET = (Work("x", 10**9, 1000, 2), Work("y", 0, 2 * 10**6, 1), Work("z", 0, 0, 0))
