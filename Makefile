@@ -40,10 +40,10 @@ lint: $(DEV)/.ready  ## style, types and the one-way imports
 train: $(DEV)/.ready  ## train RECIPE (lenet_digits), with DATA where the recipe needs it
 	$(DEV)/bin/sightline train "$(RECIPE)" $(if $(DATA),--data "$(DATA)") $(ARGS)
 
-calibrate: needs-model needs-data $(DEV)/.ready  ## print how each tensor of models/MODEL.keras is quantized, from DATA
+calibrate: needs-model needs-data $(DEV)/.ready  ## how each tensor of models/MODEL.keras is quantized; needs DATA
 	$(DEV)/bin/python -m calibration "models/$(MODEL).keras" --data "$(DATA)" $(ARGS)
 
-export: needs-model needs-data $(DEV)/.ready  ## models/MODEL.keras, at SIZE (a detector's: 320, 320x192), to BUNDLE in build/bundles/ and edge/bundles/; needs DATA
+export: needs-model needs-data $(DEV)/.ready  ## models/MODEL.keras (a detector at SIZE: 320, 320x192) to build/ and edge/bundles/BUNDLE; needs DATA
 	$(DEV)/bin/sightline export "models/$(MODEL).keras" --data "$(DATA)" $(if $(SIZE),--size "$(SIZE)") \
 		--out "build/bundles/$(BUNDLE)" --shipped "edge/bundles/$(BUNDLE)" $(ARGS)
 
