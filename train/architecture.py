@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from edge.errors import InputError
+from train.describe import graph_of
 
 
 def architecture(
@@ -33,12 +34,17 @@ def architecture(
     if weights and "weights" not in inspect.signature(make).parameters:
         raise InputError(f"weights={weights}: {import_string} starts from fresh weights alone.")
     try:
-        model: keras.Model = make(height, width, *arguments, **options)
+        model = _functional(make(height, width, *arguments, **options), (height, width, 3))
+        if not _is_graph(model):
+            raise InputError(
+                f"{import_string} gives a {type(model).__name__}, whose layers cannot be seen from outside. Expected "
+                "a functional or Sequential model: keras.Model(inputs, outputs)."
+            )
+        return _opened(model)
     except ValueError as error:
         raise InputError(
             f"{import_string} cannot be built for pictures of {height}x{width}: {error}"
         ) from error
-    return _functional(model, (height, width, 3))
 
 
 def _functional(model: keras.Model, picture: tuple[int | None, ...]) -> keras.Model:
@@ -48,3 +54,23 @@ def _functional(model: keras.Model, picture: tuple[int | None, ...]) -> keras.Mo
     if not model.built:
         model.build((None, *picture))
     return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+
+
+def _opened(model: keras.Model) -> keras.Model:
+    """The same network with the layers of models inside it in their place: there choices and checks reach them."""
+    if not any(map(_is_graph, model.layers)):
+        return model
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        # A model's `call`, unlike calling it, puts its layers one by one into the new graph.
+        return (layer.call if _is_graph(layer) else layer)(*args, **kwargs)
+
+    flat = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
+    # There each layer is also part of the graph that it came from.
+    alone = keras.models.clone_model(flat)
+    alone.set_weights(model.get_weights())
+    return _opened(alone)
+
+
+def _is_graph(layer: Any) -> bool:
+    return graph_of(layer) is not None

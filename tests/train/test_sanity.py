@@ -90,6 +90,11 @@ def dead(height: int, width: int, classes: int) -> keras.Model:
     return _network(height, width, layers.Dense(classes), bias_initializer=far_below)
 
 
+def dead_inside(height: int, width: int, classes: int) -> keras.Model:
+    pixels = keras.Input((height, width, 3))
+    return keras.Model(pixels, dead(height, width, classes)(pixels))
+
+
 def exploding(height: int, width: int, classes: int) -> keras.Model:
     return _network(height, width, layers.Dense(classes, kernel_initializer=_normal(1e-9)), 1e5)
 
@@ -162,6 +167,7 @@ def test_label_smoothing_does_not_change_what_guessing_costs(digits: LabelledIma
         ("softmax", "first loss", "ends in a softmax"),
         ("large_head", "first loss", "initial weights"),
         ("dead", "layers", "'hidden': 100% dead units"),
+        ("dead_inside", "layers", "'hidden': 100% dead units"),
         ("exploding", "layers", "'hidden': exploding"),
         ("vanishing", "layers", "'hidden': vanishing"),
         ("saturated", "layers", "saturated"),

@@ -145,3 +145,50 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
         architecture("train.models.imagenet:mobilenet_v2", 64, 64, 5, weights=str(path))
     with pytest.raises(InputError, match="starts from fresh weights alone"):
         architecture("train.models.lenet:lenet5", 32, 32, 5, weights=str(path))
+
+
+def nested(height: int, width: int, classes: int) -> keras.Model:
+    """A frozen backbone in a model of its own, and a head in another one."""
+    inner = keras.Input((height, width, 3))
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, strides=2, name="conv")(inner))
+    backbone = keras.Model(inner, layers.ReLU(name="relu")(x), name="backbone")
+    backbone.trainable = False
+    head = keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(classes, name="logits")])
+    pixels = keras.Input((height, width, 3))
+    outer = keras.Model(pixels, head(backbone(pixels)), name="outer")
+    again = keras.Input((height, width, 3))
+    return keras.Model(again, outer(again), name="nested")
+
+
+def test_models_inside_a_network_are_opened_and_choices_reach_their_layers(digits: LabelledImages) -> None:
+    keras.utils.set_random_seed(0)
+    plain = nested(16, 16, 3)
+    keras.utils.set_random_seed(0)
+    opened = architecture(f"{__name__}:nested", 16, 16, 3)
+    assert [layer.name for layer in opened.layers if layer.weights] == ["conv", "norm", "logits"]
+    inputs = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_allclose(opened(inputs), plain(inputs), rtol=1e-5, atol=1e-6)
+    assert {weight.path.split("/")[0] for weight in opened.trainable_weights} == {"logits"}
+    recipe = load_recipe("lenet_digits")
+    assert isinstance(recipe, Recipe)
+    chosen = replace(recipe, model=f"{__name__}:nested", activation="elu", initialiser="lsuv")
+    model = ClassifierLesson(chosen, digits, None).compiled()
+    assert isinstance(model.get_layer("relu"), layers.ELU)
+
+
+class Subclassed(keras.Model):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.last = layers.Dense(classes)
+
+    def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
+        return self.last(keras.ops.mean(inputs, axis=(1, 2)))
+
+
+def subclassed(height: int, width: int, classes: int) -> keras.Model:
+    return Subclassed(classes)
+
+
+def test_a_model_without_a_graph_of_layers_is_refused() -> None:
+    with pytest.raises(InputError, match=r"gives a Subclassed, .* Expected a functional or Sequential model"):
+        architecture(f"{__name__}:subclassed", 16, 16, 3)
