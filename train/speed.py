@@ -60,8 +60,8 @@ class FusedBatchNormalization(layers.BatchNormalization):
     """Keras's layer, its training step in one kernel; over the last axis of (N, H, W, C), but in float64."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """As the base class; `mask` must be None."""
-        if not training or len(inputs.shape) != 4 or self.compute_dtype == "float64":
+        """As the base class, which only infers where it is frozen; `mask` must be None."""
+        if not (training and self.trainable) or len(inputs.shape) != 4 or self.compute_dtype == "float64":
             return super().call(inputs, training=training)
         import tensorflow as tf
 

@@ -41,6 +41,18 @@ def test_training_and_inference_compute_what_keras_computes(
         np.testing.assert_allclose(ours, theirs, **near)
 
 
+def test_a_frozen_normalisation_keeps_its_statistics() -> None:
+    plain = network()
+    norm = plain.get_layer("norm")
+    norm.moving_mean.assign(np.linspace(-1, 1, 8))
+    norm.trainable = False
+    fast = fast_form(plain)
+    before = fast.get_layer("norm").get_weights()
+    np.testing.assert_allclose(fast(inputs(), training=True), plain(inputs(), training=True), atol=1e-5)
+    for now, then in zip(fast.get_layer("norm").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_mixed_precision_keeps_weights_and_logits_in_float32_and_computes_the_rest_in_bfloat16() -> None:
     fast = fast_form(network(), "mixed_bfloat16")
     assert {variable.dtype for variable in fast.weights} == {"float32"}
