@@ -32,7 +32,8 @@ from calibration.settings import METHOD_OF_TASK, Settings
 from edge.errors import InputError
 from edge.files import sha256
 from edge.tables import resolve
-from train.card import Card, QatStart
+from train.card import Card, QatStart, card_path, read_card
+from train.evaluate import shortened
 from train.fit import Lesson, Metrics, Trained
 from train.job import Job
 from train.recipe import AnyRecipe, Recipe
@@ -259,6 +260,7 @@ class QatJob(Job):
             raise InputError(
                 f"--qat trains classifiers; recipe {self.recipe.name} is for {lesson.about.task}."
             )
+        self._check_classes(lesson)
         spec = self.recipe.input
         if graph.nodes[0].shape != (spec.height, spec.width, 3):
             raise InputError(
@@ -268,6 +270,18 @@ class QatJob(Job):
         skip = isinstance(self.recipe, Recipe) and self.recipe.skip_corrupt
         samples = read_samples(self.data, spec, SAMPLES, skip_corrupt=skip)
         return QatLesson(lesson, graph, samples)
+
+    def _check_classes(self, lesson: Lesson) -> None:
+        """As many other classes would be learnt in place of those that the model knows."""
+        if not card_path(self.start).is_file():
+            return
+        known, wanted = read_card(self.start).labels, lesson.about.labels
+        if known != wanted:
+            raise InputError(
+                f"{self.start} knows the classes {shortened(known)}; {lesson.about.data.source} has "
+                f"{shortened(wanted)}. --qat trains on with the same ones: pass the data that the model was trained "
+                "with, or leave --qat away to learn new ones."
+            )
 
     def _card(self, lesson: Lesson, trained: Trained, metrics: Metrics) -> Card:
         path = os.path.relpath(self.start.resolve(), self.out.resolve())

@@ -186,7 +186,7 @@ def check_labels(data: LabelledImages, labels: tuple[str, ...], model: str) -> N
     if len(data.class_names) != len(labels):
         raise InputError(
             f"{data.source} has {len(data.class_names)} classes, {model} has {len(labels)}: "
-            f"{_shortened(data.class_names)} against {_shortened(labels)}. "
+            f"{shortened(data.class_names)} against {shortened(labels)}. "
             "Take the data set it was made for."
         )
     at = int(np.argmax([a != b for a, b in zip(data.class_names, labels, strict=True)]))
@@ -196,7 +196,8 @@ def check_labels(data: LabelledImages, labels: tuple[str, ...], model: str) -> N
     )
 
 
-def _shortened(names: tuple[str, ...]) -> str:
+def shortened(names: tuple[str, ...]) -> str:
+    """The first three of some names, for a message."""
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 

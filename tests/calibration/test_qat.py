@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from calibration.simulate import simulate
 from edge.bundle import Bundle
 from edge.pixels import normalise
 from export import tflite
-from train.card import read_card
+from train.card import card_path, read_card
 from train.classifier import ClassifierLesson
 from train.data import load, pick
 from train.evaluate import keras_top1
@@ -252,3 +253,17 @@ def test_a_wrong_call_ends_in_one_message(
     assert ended.code == 2
     assert words in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_a_model_of_as_many_other_classes_is_refused(command: Callable[..., Any], tmp_path: Path) -> None:
+    start = tmp_path / "start.keras"
+    lenet5(32, 32, 10).save(start)
+    about = {
+        "name": "letters",
+        "labels": list("abcdefghij"),
+        "input": {"height": 32, "width": 32, "resize": "crop"},
+    }
+    card_path(start).write_text(json.dumps(about))
+    ended = command("train", "lenet_digits", "--qat", "--from", start, "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert "knows the classes a, b, c, …; digits/train has 0, 1, 2, …. --qat trains on" in ended.err
