@@ -8,6 +8,7 @@ downloaded.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from pydantic import BaseModel, FiniteFloat, PositiveInt, ValidationError
 
 from edge.errors import InputError
 from edge.pixels import Image
-from train.data import read_image
+from train.data import NAMED, read_image
 
 ANNOTATIONS = "annotations.json"
 IMAGES = "images"
@@ -126,8 +127,8 @@ def load_boxed(folder: str | Path, split: str) -> BoxedImages:
     Boxes are cut at the picture's edge; one with no area left is dropped, and `notes` counts them.
 
     Raises:
-        InputError: no annotations, a file that is not COCO's, pictures that are missing, an id that
-            stands twice, or a box of an unknown picture.
+        InputError: no annotations, a file that is not COCO's, pictures that are missing, an id or a picture
+            that stands twice, a box of an unknown picture, or boxes of several categories.
     """
     if split not in SPLITS:
         raise InputError(f"Unknown split '{split}'; there are {', '.join(SPLITS)}.")
@@ -180,6 +181,7 @@ class _Face(BaseModel):
 
     id: int | None = None
     image_id: int
+    category_id: int | None = None
     bbox: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
     iscrowd: int = 0
     ignore: int = 0
@@ -207,9 +209,11 @@ def _read(path: Path) -> _Coco:
 
 
 def _by_image(content: _Coco, path: Path) -> dict[int, list[_Face]]:
-    """The faces by their image's id, after the ids were found consistent."""
+    """The faces by their image's id, after the file was found consistent."""
     _no_duplicates((row.id for row in content.images), path, "image")
     _no_duplicates((face.id for face in content.annotations if face.id is not None), path, "annotation")
+    _each_picture_once(content.images, path)
+    _one_category(content.annotations, path)
     known = {row.id for row in content.images}
     by_image: dict[int, list[_Face]] = defaultdict(list)
     for face in content.annotations:
@@ -228,6 +232,30 @@ def _no_duplicates(ids: Iterable[int], path: Path, what: str) -> None:
         raise InputError(
             f"{path}: the {what} id {twice[0]} stands more than once ({len(twice)} such ids). "
             f"Give each {what} an id of its own."
+        )
+
+
+def _each_picture_once(rows: Sequence[_Row], path: Path) -> None:
+    """In two splits it would be tested on what was learnt; in one, each row's faces are the other's background."""
+    splits: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        splits[os.path.normpath(row.file_name)].append(row.split)
+    twice = [name for name, found in splits.items() if len(found) > 1]
+    if twice:
+        found = splits[twice[0]]
+        raise InputError(
+            f"{path} lists the picture {twice[0]} {len(found)} times, for {' and '.join(sorted(set(found)))} "
+            f"({len(twice)} such pictures). Give each one entry with all its boxes, in one split."
+        )
+
+
+def _one_category(faces: Sequence[_Face], path: Path) -> None:
+    counts = Counter(face.category_id for face in faces if face.category_id is not None)
+    if len(counts) > 1:
+        found = ", ".join(f"{count} of {number}" for number, count in counts.most_common(NAMED))
+        raise InputError(
+            f"{path} has boxes of {len(counts)} categories (category_id: {found}), and all would count as faces. "
+            "Keep those of faces alone."
         )
 
 

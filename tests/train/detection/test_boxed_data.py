@@ -78,6 +78,15 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "the annotation id 1 stands more than once",
     ),
     ({"images": [ROW | {"file_name": "gone.png"}]}, "lists gone.png, but .* does not exist"),
+    ({"images": [ROW, ROW | {"id": 2}]}, "lists the picture 1.png 2 times, for test"),
+    (
+        {"images": [ROW, ROW | {"id": 2, "split": "train", "file_name": "./1.png"}]},
+        "lists the picture 1.png 2 times, for test and train",
+    ),
+    (
+        {"annotations": [{"image_id": 1, "category_id": n, "bbox": [0, 0, 5, 5]} for n in (3, 3, 7)]},
+        r"boxes of 2 categories \(category_id: 2 of 3, 1 of 7\), and all would count as faces",
+    ),
     ({"images": "none"}, "not COCO's JSON: images"),
     ({"images": [5]}, "not COCO's JSON: images.0"),
     ({"images": [ROW | {"width": 0}]}, "not COCO's JSON: images.0.width"),
