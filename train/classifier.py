@@ -146,7 +146,7 @@ def training_split(images: LabelledImages, recipe: Recipe) -> tuple[LabelledImag
         raise InputError(f"hold_out={recipe.hold_out} leaves nothing of {len(images)} images to train on.")
     aside = pick(images, recipe.hold_out, in_proportion=True)
     rest = images.take(np.setdiff1d(np.arange(len(images)), aside), f" without {recipe.hold_out}")
-    check_classes(rest)
+    check_classes(rest, "Lower hold_out, or add pictures")
     return rest, images.take(aside, " held out")
 
 

@@ -141,10 +141,10 @@ def load(
     return replace(images, images=np.stack([fit(picture, height, width, rule) for picture in images.images]))
 
 
-def check_classes(data: LabelledImages) -> None:
-    """Raises InputError where a class has no image to learn from."""
+def check_classes(data: LabelledImages, fix: str = "Add pictures, or remove the class") -> None:
+    """Raises InputError, which ends with the `fix`, where a class has no image to learn from."""
     if missing := _missing(data.labels, data.class_names):
-        raise InputError(f"{data.source}: {missing}. Add pictures, or remove the class.")
+        raise InputError(f"{data.source}: {missing}. {fix}.")
 
 
 def _missing(labels: NDArray[np.int64], class_names: tuple[str, ...]) -> str:
