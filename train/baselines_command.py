@@ -90,13 +90,13 @@ def _views(
     pair = _loaded(data, PIXELS, limit, skip_corrupt)
     yield "pixels", pair, (pixel_rows(pair[0]), pixel_rows(pair[1]))
     if network is not None and card is not None:
-        pair = _loaded(data, card.input, limit, skip_corrupt)
+        pair = _loaded(data, card.input, limit, skip_corrupt, tell=False)
         before_last = without_last_layer(network)
         yield card.name, pair, (feature_rows(before_last, pair[0]), feature_rows(before_last, pair[1]))
 
 
-def _loaded(data: str, size: InputSpec, limit: int | None, skip_corrupt: bool) -> Pair:
-    train, test = (images_of(data, split, size, None, skip_corrupt) for split in SPLITS)
+def _loaded(data: str, size: InputSpec, limit: int | None, skip_corrupt: bool, tell: bool = True) -> Pair:
+    train, test = (images_of(data, split, size, None, skip_corrupt, tell) for split in SPLITS)
     check_classes(train)
     return few(train, limit), test
 
@@ -157,8 +157,8 @@ def ensemble(
     with ExitStack() as opened:
         subjects = [opened.enter_context(closing(subject)) for subject in members_of(models)]
         members: list[Member] = []
-        # Members of one input size look at the same pictures, read once.
-        seen = cache(lambda size: images_of(data, split, size, limit, skip_corrupt))
+        # Members of one input size look at the same pictures, read once; of all, the notes are told once.
+        seen = cache(lambda size: images_of(data, split, size, limit, skip_corrupt, tell=not members))
         for subject in subjects:
             images = seen(subject.input)
             members.append(Member.measured(subject, images))

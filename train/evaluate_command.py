@@ -156,9 +156,10 @@ def _measured(subject: Subject, images: LabelledImages) -> Top1:
 
 
 def images_of(
-    data: str, split: str, size: InputSpec, limit: int | None, skip_corrupt: bool
+    data: str, split: str, size: InputSpec, limit: int | None, skip_corrupt: bool, tell: bool = True
 ) -> LabelledImages:
-    """A split as a network of that input sees it; what was mended in it is said on stderr."""
+    """A split as a network of that input sees it; what was mended in it is said on stderr, where `tell` wants it."""
     images = load(data, split, size.height, size.width, size.resize, skip_corrupt)
-    tell_notes(images.source, images.notes)
+    if tell:
+        tell_notes(images.source, images.notes)
     return few(images, limit)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -186,6 +187,20 @@ def test_the_command_shows_five_kinds_on_pixels_and_on_features(
         assert f"{row['value']:.2f}   {low:.2f} to {high:.2f}" in ended.out
     assert len(re.findall(r"^  small \[/x\], 36 ", ended.out, re.M)) == 5
     assert "120 training images, 360 test images" in ended.out
+
+
+def test_what_is_left_out_is_told_once_though_the_pictures_are_read_twice(
+    network: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    for label in range(10):
+        (tmp_path / "data" / str(label)).mkdir(parents=True)
+        for number in range(20):
+            picture = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
+            cv2.imwrite(str(tmp_path / f"data/{label}/{number}.png"), picture)
+    (tmp_path / "data/0/note.txt").touch()
+    ended = command("baselines", "--data", tmp_path / "data", "--features", network)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("data/train: left out 1 files named *.txt") == 1
 
 
 @pytest.mark.parametrize(
