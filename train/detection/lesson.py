@@ -50,12 +50,15 @@ class DetectorLesson:
         """Read the annotations; sample detections are drawn into `out`.
 
         Raises:
-            InputError: they or a picture of the val or test split are wrong: a training must not end at one.
+            InputError: they or a picture of the val or test split are wrong, a training must not end at one; or a
+                split has no face.
         """
         lesson = cls(recipe, source, out / f"{recipe.name}.samples.jpg")
-        for split in (lesson._val, lesson._test):
+        for split in (lesson._data, lesson._val, lesson._test):
             if not split.faces:
-                raise InputError(f"{split.source} has no face that counts: no AP50 could be measured on it.")
+                what = "nothing could be learnt from it" if split is lesson._data else "it has no AP50"
+                raise InputError(f"{split.source} has no face that counts: {what}.")
+        for split in (lesson._val, lesson._test):
             for _ in pictures(split.images):
                 pass
         return lesson

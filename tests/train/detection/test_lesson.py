@@ -76,10 +76,11 @@ def test_a_broken_picture_is_found_before_the_training(folder: Path, split: str)
         DetectorLesson.of(TINY, str(folder), folder)
 
 
-def test_a_split_without_a_face_is_refused(coco: Callable[..., Path]) -> None:
-    faces = {"faces": [(12, 8, 30, 40)]}
-    folder = coco([*({"split": split} | dict(faces) for split in ["train"] * 4 + ["val"]), {"split": "test"}])
-    with pytest.raises(InputError, match=r"coco/test has no face that counts"):
+@pytest.mark.parametrize("without", ["train", "val", "test"])
+def test_a_split_without_a_face_is_refused(without: str, coco: Callable[..., Path]) -> None:
+    faces = {split: [] if split == without else [(12, 8, 30, 40)] for split in ("train", "val", "test")}
+    folder = coco([{"split": split, "faces": found} for split, found in faces.items()])
+    with pytest.raises(InputError, match=rf"coco/{without} has no face that counts"):
         DetectorLesson.of(TINY, str(folder), folder)
 
 
