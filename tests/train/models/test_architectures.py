@@ -192,3 +192,25 @@ def subclassed(height: int, width: int, classes: int) -> keras.Model:
 def test_a_model_without_a_graph_of_layers_is_refused() -> None:
     with pytest.raises(InputError, match=r"gives a Subclassed, .* Expected a functional or Sequential model"):
         architecture(f"{__name__}:subclassed", 16, 16, 3)
+
+
+def side_by_side(height: int, width: int, classes: int) -> keras.Model:
+    """Two models of the same shapes beside each other, which a flat graph runs through layer by layer in turn."""
+    pixels = keras.Input((height, width, 3))
+    branches = []
+    for name in "ab":
+        inner = keras.Input((height, width, 3))
+        x = inner
+        for number in range(2):
+            x = layers.Conv2D(3, 3, padding="same", name=f"{name}{number}")(x)
+        branches.append(keras.Model(inner, x, name=name)(pixels))
+    return keras.Model(pixels, layers.Dense(classes)(layers.Flatten()(layers.Subtract()(branches))))
+
+
+def test_models_side_by_side_keep_their_own_weights() -> None:
+    keras.utils.set_random_seed(0)
+    nested_one = side_by_side(8, 8, 3)
+    keras.utils.set_random_seed(0)
+    opened = architecture(f"{__name__}:side_by_side", 8, 8, 3)
+    pixels = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
+    np.testing.assert_allclose(opened(pixels), nested_one(pixels), rtol=1e-5, atol=1e-6)
