@@ -17,7 +17,7 @@ from edge.profiler import StageRecorder
 from edge.protocols import Sink
 from edge.results import FrameResult
 from edge.secret import masked
-from edge.sinks.shared import losses
+from edge.sinks.shared import health_of
 
 RECENT = 60
 """Results over which a camera's rate is taken."""
@@ -190,7 +190,7 @@ class DaemonState:
           of the last result `age_ms`, `last_result` (a text) and `last` (the record);
         * `models`, a list of `ModelFacts`;
         * `latency` by camera: `n`, `stages`, `models`, in milliseconds by `p50`, `p90`, `p99`, `p99_9`, `max`;
-        * `sinks`, a list: `name`, `lost`, `last_error`; `reloads`: `done`, `refused`, `last_error`.
+        * `sinks`, a list: `name`, `lost`, `last_error`, `damage`; `reloads`: `done`, `refused`, `last_error`.
         """
         with self._lock:
             now_s = time.monotonic()
@@ -259,8 +259,13 @@ def _percentiles(spread: Mapping[str, float | None]) -> dict[str, float | None]:
 def _sink(name: str, sink: Sink, trouble: _SinkTrouble | None) -> dict[str, Any]:
     """What the daemon saw it refuse, and what it says itself to have lost."""
     trouble = trouble or _SinkTrouble()
-    own_lost, own_error = losses(sink)
-    return {"name": name, "lost": trouble.lost + own_lost, "last_error": own_error or trouble.last_error}
+    own = health_of(sink)
+    return {
+        "name": name,
+        "lost": trouble.lost + own.lost,
+        "last_error": own.trouble or trouble.last_error,
+        "damage": own.damage,
+    }
 
 
 def _shown(settings: StreamSettings) -> dict[str, Any]:

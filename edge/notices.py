@@ -24,8 +24,8 @@ class Notices:
     """Compares the state of a daemon with what it was, and says what has changed.
 
     Told are: a camera that is lost, degraded, ended by an error or live again; a configuration that was
-    read anew or refused; a sink in trouble or well again, and the results that it lost; a model's new backend,
-    and what is built for it.
+    read anew or refused; a sink in trouble or well again, the results that it lost, and what it found damaged; a
+    model's new backend, and what is built for it.
 
     Args:
         say: takes a line.
@@ -84,6 +84,7 @@ class Notices:
         self._known[key] = facts
 
     def _sink(self, sink: dict[str, Any]) -> None:
+        self._damage(sink)
         key, lost, error = f"sink {sink['name']}", sink["lost"], sink["last_error"]
         lost_before, error_before = self._known.get(key, (0, ""))
         is_news = bool(error) != bool(error_before)
@@ -94,6 +95,12 @@ class Notices:
             self._tell(key, f"{lost} lost so far" + (f": {error}" if error else ""))
         else:
             self._tell(key, error or f"well again, after: {error_before}")
+
+    def _damage(self, sink: dict[str, Any]) -> None:
+        key = f"damage {sink['name']}"
+        if sink["damage"] and sink["damage"] != self._known.get(key):
+            self._safely(f"sink {sink['name']}: {sink['damage']}")
+        self._known[key] = sink["damage"]
 
     def _reloads(self, reloads: dict[str, Any]) -> None:
         before = self._known.get("reloads", {"done": 0, "refused": 0})

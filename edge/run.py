@@ -18,7 +18,7 @@ from edge.pipeline import Limits, Pipeline, Summary
 from edge.profiler import StageRecorder, stage_table
 from edge.protocols import Sink
 from edge.secret import masked
-from edge.sinks.shared import losses, shared_sinks
+from edge.sinks.shared import health_of, shared_sinks
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
 from edge.sources import source_of
@@ -94,7 +94,7 @@ def run(
 def stream(settings: StreamSettings, quiet: bool = False) -> Summary:
     """Run one stream as the settings say; prints the summary and the latency table unless quiet.
 
-    What sinks have lost, and what is wrong with them at the end, goes to stderr.
+    What sinks have lost or found damaged, and what is wrong with them at the end, goes to stderr.
 
     Raises:
         SightlineError: whatever the bundle, the source or a sink finds wrong. The files hold the
@@ -175,8 +175,8 @@ def _sinks(settings: StreamSettings, title: str) -> list[tuple[str, Sink]]:
 
 def _print_losses(sinks: Iterable[tuple[str, Sink]]) -> None:
     for name, sink in sinks:
-        lost, trouble = losses(sink)
-        if told := ": ".join(filter(None, [f"{lost} lost" if lost else "", trouble])):
+        lost, trouble, damage = health_of(sink)
+        if told := ": ".join(filter(None, [f"{lost} lost" if lost else "", trouble, damage])):
             click.echo(f"sink {name}: {told}", err=True)
 
 

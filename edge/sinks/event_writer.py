@@ -22,6 +22,7 @@ class EventWriter:
     Attributes:
         stored: events on the disk; lost: events that could not be written, or were given up.
         trouble: why, for the moment; empty when all is well.
+        damage: what of the database was found damaged and set aside; empty where nothing was.
     """
 
     def __init__(
@@ -46,6 +47,10 @@ class EventWriter:
     @property
     def trouble(self) -> str:
         return self._writer.trouble
+
+    @property
+    def damage(self) -> str:
+        return self._writer.damage
 
     def open(self, source: SourceInfo) -> None:
         """Once for each camera."""

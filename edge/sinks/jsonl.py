@@ -57,6 +57,11 @@ class JsonlSink:
         """Why the disk refused a log's last line; empty when it did not."""
         return self._log.trouble if self._log is not None else ""
 
+    @property
+    def damage(self) -> str:
+        """What a power cut did to a log that was there already; empty where it did nothing."""
+        return self._log.damage if self._log is not None else ""
+
     def open(self, source: SourceInfo) -> None:
         """Once for each camera."""
         self.prepare()

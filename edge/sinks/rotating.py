@@ -15,6 +15,9 @@ _BLOCK = 1 << 16
 _ZEROED = re.compile(rb"\0{512,}([^\0\n][^\n]*)?(\n\{|\n?\Z)")
 """What a power cut makes of a log's beginning: zeros, a disk's sector at least, the rest of a line, and lines."""
 
+_UNWRITTEN = 8 << 20
+"""Bytes at the end of a log in which zeros are looked for: more than a kernel keeps from the disk."""
+
 
 class RotatingFile:
     """Appends JSON objects, a line each, to `path`; a full part becomes `path.1`, what was that `path.2`.
@@ -29,7 +32,8 @@ class RotatingFile:
 
     Attributes:
         lost: lines that the disk refused.
-        trouble: why it refused the last one, and else what was found damaged; empty when all is well.
+        trouble: why it refused the last one; empty when all is well.
+        damage: what was found damaged and set aside; empty where nothing was.
     """
 
     def __init__(self, path: Path, max_bytes: int, keep: int) -> None:
@@ -37,7 +41,7 @@ class RotatingFile:
         self._path, self._max_bytes, self._keep = path, max_bytes, keep
         self._handle, self._size, self._closed = -1, 0, False
         self.lost = 0
-        self.trouble = self._damage = ""
+        self.trouble = self.damage = ""
         try:
             self._open()
         except OSError as error:
@@ -60,7 +64,7 @@ class RotatingFile:
             if self._handle < 0 or (self._size and self._size + len(content) > self._max_bytes):
                 self._next_part()
             self._append(content)
-            self.trouble = self._damage
+            self.trouble = ""
         except OSError as error:
             self.lost += 1
             self.trouble = f"{self._path} cannot be written: {error.strerror}"
@@ -100,11 +104,11 @@ class RotatingFile:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            zeroed = _is_zeroed(handle)
+            self._size = _end_of_last_line(handle)
+            zeroed = _is_zeroed(handle, self._size)
             # What would be cut off below is no torn line.
             if not zeroed and os.pread(handle, 1, 0) not in (b"", b"{"):
                 raise FileExistsError(errno.EEXIST, "it is there and holds no JSON objects")
-            self._size = _end_of_last_line(handle)
             os.ftruncate(handle, self._size)
         except OSError:
             os.close(handle)
@@ -114,9 +118,8 @@ class RotatingFile:
             self._set_aside()
 
     def _set_aside(self) -> None:
-        """What can still be read of a part that begins with zeros stays, in the place of an older part."""
-        self._damage = f"{self._path} began with zeros, as after a power cut: its first lines are gone"
-        self.trouble = self._damage
+        """What can still be read of a part that holds zeros stays, in the place of an older part."""
+        self.damage = f"{self._path} held zeros in the place of lines, as after a power cut: these are gone"
         if self._size:
             self._next_part()
 
@@ -133,11 +136,15 @@ class RotatingFile:
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
 
-def _is_zeroed(handle: int) -> bool:
-    if os.pread(handle, 1, 0) != b"\0":
+def _is_zeroed(handle: int, end: int) -> bool:
+    """Whether zeros stand in the place of lines of a log, whose last whole line ends at `end`."""
+    first = os.pread(handle, 1, 0)
+    if first not in (b"\0", b"{"):
         return False
     with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as content:
-        return _ZEROED.match(content) is not None
+        if first == b"\0":
+            return _ZEROED.match(content) is not None
+        return content.find(b"\0", max(0, end - _UNWRITTEN), end) >= 0
 
 
 def _end_of_last_line(handle: int) -> int:

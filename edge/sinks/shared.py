@@ -1,6 +1,8 @@
-"""The sinks that serve one source or all cameras alike, made from the settings; and what any sink has lost."""
+"""The sinks that serve one source or all cameras alike, made from the settings; and how any sink is."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from edge.config import SinkSettings
 from edge.protocols import Sink
@@ -20,6 +22,20 @@ def shared_sinks(settings: SinkSettings) -> list[tuple[str, Sink]]:
     return sinks
 
 
-def losses(sink: Sink) -> tuple[int, str]:
-    """How much a sink has lost, and what is wrong with it now; 0 and empty of one that says nothing of that."""
-    return getattr(sink, "lost", 0), getattr(sink, "trouble", "")
+class SinkHealth(NamedTuple):
+    """How a sink is.
+
+    Attributes:
+        lost: results or events that it did not take.
+        trouble: what is wrong with it now; empty when all is well.
+        damage: what was found damaged at its place and set aside, since the start; it works all the same.
+    """
+
+    lost: int
+    trouble: str
+    damage: str
+
+
+def health_of(sink: Sink) -> SinkHealth:
+    """How a sink is; all is well with one that says nothing of that."""
+    return SinkHealth(getattr(sink, "lost", 0), getattr(sink, "trouble", ""), getattr(sink, "damage", ""))

@@ -174,7 +174,8 @@ class Writer(Generic[Row]):
     Attributes:
         stored: rows that are on the disk for certain.
         lost: rows that are not, or were given up.
-        trouble: why the last commit failed, and else what was found damaged; empty when all is well.
+        trouble: why the last commit failed; empty when all is well.
+        damage: what was found damaged and set aside; empty where nothing was.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class Writer(Generic[Row]):
         self._thread: threading.Thread | None = None
         self.stored = 0
         self.lost = 0
-        self.trouble = self._damage = ""
+        self.trouble = self.damage = ""
 
     def open(self) -> None:
         """A disk that is full is trouble, as later; raises InputError where the database is a wrong one."""
@@ -235,7 +236,7 @@ class Writer(Generic[Row]):
                 connection = connection or connect(self._path, self._schema)
                 if batch:
                     self._commit(connection, batch)
-                self.trouble, batch = self._damage, []
+                self.trouble, batch = "", []
             except (sqlite3.Error, InputError) as error:
                 self.trouble = str(error)
                 _close(connection)
@@ -258,10 +259,9 @@ class Writer(Generic[Row]):
     def _set_aside(self, error: Exception) -> None:
         try:
             aside = set_aside(self._path)
-            self._damage = (
+            self.damage = (
                 f"{self._path} was damaged, as after a power cut: it is {aside.name} now, a new one begins"
             )
-            self.trouble = self._damage
         except OSError as refused:
             self.trouble = f"{error} It cannot be renamed: {refused.strerror}."
 

@@ -118,7 +118,10 @@ class SinkView(_View):
 
     name: str
     lost: int = Field(default=0, ge=0, description="Results or events that it did not take.")
-    last_error: MaskedText = ""
+    last_error: MaskedText = Field(default="", description="What is wrong now; empty when all is well.")
+    damage: MaskedText = Field(
+        default="", description="What was found damaged and set aside since the start."
+    )
 
 
 class Reloads(_View):

@@ -205,9 +205,10 @@ function flat(tree, above = "") {
 }
 
 function showSinks(sinks) {
-  const losing = sinks.filter((sink) => sink.lost || sink.last_error);
-  byId("sinks").replaceChildren(...losing.map((sink) =>
-    make("p", "warn", `${sink.name} lost ${count(sink.lost)}${sink.last_error ? `: ${sink.last_error}` : ""}`)));
+  const lines = sinks.flatMap((sink) => [
+    [sink.lost ? `lost ${count(sink.lost)}` : "", sink.last_error].filter(Boolean).join(": "), sink.damage,
+  ].filter(Boolean).map((line) => make("p", "warn", `${sink.name}: ${line}`)));
+  byId("sinks").replaceChildren(...lines);
 }
 
 const shownFacts = new Map();

@@ -23,7 +23,7 @@ class Told:
                 {"name": "m", "backend": "tflite", "precision": "int8", "refused": [], "building": "",
                  "changed": False}
             ],
-            "sinks": [{"name": "events", "lost": 0, "last_error": ""}],
+            "sinks": [{"name": "events", "lost": 0, "last_error": "", "damage": ""}],
             "reloads": {"done": 0, "refused": 0, "last_error": ""},
         }  # fmt: skip
         self.now_s = 0.0
@@ -127,6 +127,13 @@ def test_a_sinks_trouble_is_told_when_it_appears_and_when_it_is_over_and_its_wor
     sink["last_error"] = ""
     assert told.after() == ["sink events: well again, after: broker:1883: refused"]
     assert told.after() == []
+
+
+def test_what_was_found_damaged_is_told_once_and_is_no_trouble() -> None:
+    told = Told()
+    told.state["sinks"][0]["damage"] = "events.sqlite was damaged"
+    assert told.after() == ["sink events: events.sqlite was damaged"]
+    assert told.after() == told.after(REPEAT_S) == []
 
 
 def test_a_broker_that_comes_and_goes_does_not_fill_the_journal() -> None:

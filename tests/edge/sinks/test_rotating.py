@@ -93,18 +93,24 @@ def test_a_file_of_something_else_is_refused_and_stays_as_it_is(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("left", "kept"), [(b"", []), (b'1}\n{"n": 2}\n{"n": 3}\n{"n"', ["1}", '{"n": 2}', '{"n": 3}'])]
+    ("begun", "left", "kept"),
+    [
+        (b"", b"", []),
+        (b"", b'1}\n{"n": 2}\n{"n": 3}\n{"n"', ["1}", '{"n": 2}', '{"n": 3}']),
+        (b'{"n": 1}\n{"n', b'": 2}\n{"n": 3}\n', ['{"n": 1}', '{"n": 2}', '{"n": 3}']),
+    ],
+    ids=["all", "its beginning", "in its middle"],
 )
 def test_a_log_that_a_power_cut_filled_with_zeros_is_set_aside(
-    tmp_path: Path, left: bytes, kept: list[str]
+    tmp_path: Path, begun: bytes, left: bytes, kept: list[str]
 ) -> None:
     path = tmp_path / "log"
-    path.write_bytes(bytes(4096) + left)
+    path.write_bytes(begun + bytes(4096) + left)
     log = RotatingFile(path, 1 << 20, 2)
     log.write('{"n": 4}')
-    assert (log.lost, "began with zeros, as after a power cut" in log.trouble) == (0, True)
+    assert (log.lost, log.trouble, "zeros in the place of lines" in log.damage) == (0, "", True)
     log.close()
-    held = [line.lstrip("\0") for part in parts(path) for line in part.read_text().splitlines()]
+    held = [line.replace("\0", "") for part in parts(path) for line in part.read_text().splitlines()]
     assert held == [*kept, '{"n": 4}']
     assert path.read_text() == '{"n": 4}\n'
 
