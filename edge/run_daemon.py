@@ -27,6 +27,7 @@ from edge.wiring import Models, check_outputs, make_sinks, make_source
 
 if TYPE_CHECKING:
     from edge.enrolment.live import Teacher
+    from edge.web.state import EventsReader
 
 PERIOD_S = 1.0
 
@@ -135,7 +136,7 @@ class DaemonControls:
         return self._teacher
 
 
-def events_reader(settings: StreamSettings) -> Callable[[int, float | None], list[dict[str, Any]]] | None:
+def events_reader(settings: StreamSettings) -> EventsReader | None:
     """The newest events of the database for the page; None where no events are kept."""
     from edge.sinks.events import read_events
 
@@ -143,9 +144,10 @@ def events_reader(settings: StreamSettings) -> Callable[[int, float | None], lis
     if events is None:
         return None
 
-    def newest(limit: int, before: float | None) -> list[dict[str, Any]]:
+    def newest(limit: int, before: float | None, older_than: str | None) -> list[dict[str, Any]]:
+        before_s = math.inf if before is None else before
         try:
-            found = read_events(events.path, before_s=math.inf if before is None else before, limit=limit)
+            found = read_events(events.path, limit=limit, before_s=before_s, older_than=older_than)
         except InputError:  # none was ever written
             return []
         return [event.as_record() for event in found]

@@ -92,20 +92,25 @@ def read_events(
     since_s: float = 0.0,
     limit: int = 100,
     before_s: float = math.inf,
+    older_than: str | None = None,
 ) -> list[Event]:
     """The newest events of a database, newest first; of what is None, all.
 
     Args:
         since_s, before_s: seconds since 1970, from the one on and before the other; limit: how many at most.
+        older_than: an event's id; those that were written before it. Of one that is not there any more, none: what
+            is older went first.
 
     Raises:
         InputError: there is no such file, it holds no events, or this user may not read it.
     """
     wanted = {"camera": camera, "kind": kind, "label": label}
     conditions = [f"{name} = :{name}" for name, value in wanted.items() if value is not None]
+    if older_than is not None:
+        conditions.append("seq < (SELECT seq FROM events WHERE id = :older_than)")
     where = " AND ".join(["at_s >= :since_s", "at_s < :before_s", *conditions])
     query = f"SELECT {', '.join(COLUMNS)} FROM events WHERE {where} ORDER BY seq DESC LIMIT :limit"
-    values = wanted | {"since_s": since_s, "before_s": before_s, "limit": limit}
+    values = wanted | {"since_s": since_s, "before_s": before_s, "older_than": older_than, "limit": limit}
     try:
         rows = _rows(path, query, values)
     except sqlite3.Error as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,13 +62,14 @@ class Api:
         return _json({"device": self._snapshot().device})
 
     async def list_events(self, request: Request) -> Response:
-        """The newest events first: `limit` of them, of before `before` (seconds since 1970)."""
+        """The newest events first: `limit` of them, of before `before` and older than the event `older_than`."""
         try:
-            limit = _number(request, "limit", SOME_EVENTS, MOST_EVENTS)
-            before = _number(request, "before", 0, LATEST_S) or None
+            limit = _count(request, "limit", SOME_EVENTS, MOST_EVENTS)
+            before = _moment(request, "before")
         except ValueError as error:
             return refusal(422, str(error))
-        found = await run_in_threadpool(self.events, limit, before) if self.events else []
+        older_than = request.query_params.get("older_than")
+        found = await run_in_threadpool(self.events, limit, before, older_than) if self.events else []
         return _json({"events": masked(found)})
 
     async def openapi(self, request: Request) -> Response:
@@ -115,11 +117,21 @@ def _json(content: Any) -> Response:
     return Response(body, media_type="application/json")
 
 
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    """A number from 1 to `most` in the query; raises ValueError for anything else."""
+def _count(request: Request, name: str, default: int, most: int) -> int:
+    """A whole number from 1 to `most` in the query; raises ValueError for anything else."""
     text = request.query_params.get(name)
     if text is None:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) < 20 and 1 <= int(text) <= most):
         raise ValueError(f"'{name}' is a whole number from 1 to {most}.")
     return int(text)
+
+
+def _moment(request: Request, name: str) -> float | None:
+    """Seconds since 1970 in the query; raises ValueError for anything else."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,13}(\.[0-9]{1,9})?", text) or float(text) > LATEST_S:
+        raise ValueError(f"'{name}' is a moment in seconds since 1970, with decimals or without.")
+    return float(text)

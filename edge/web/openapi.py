@@ -77,7 +77,12 @@ def _paths() -> dict[str, Operation]:
             [
                 _query("limit", {**_COUNTED, "maximum": MOST_EVENTS, "default": SOME_EVENTS}),
                 _query(
-                    "before", {**_COUNTED, "maximum": LATEST_S}, "Only those of before, seconds since 1970."
+                    "before",
+                    {"type": "number", "minimum": 0, "maximum": LATEST_S},
+                    "Only those of before, seconds since 1970.",
+                ),
+                _query(
+                    "older_than", {"type": "string"}, "The next page: only those behind the event of this id."
                 ),
             ],
             {"422": _error("A number is out of its range.")},

@@ -25,8 +25,9 @@ LIVE = "live"
 SNAPSHOT_AGE_S = 0.5
 """How long a snapshot serves: many viewers cost the daemon no more than one."""
 
-EventsReader = Callable[[int, "float | None"], list[dict[str, Any]]]
-"""`events(limit, before)`: the newest first, those of before `before` (`at_s`, seconds since 1970) unless None."""
+EventsReader = Callable[[int, "float | None", "str | None"], list[dict[str, Any]]]
+"""`events(limit, before, older_than)`: the newest first, of before `before` (seconds since 1970) and older than the
+event of the id `older_than`, unless None."""
 
 
 class State(Protocol):

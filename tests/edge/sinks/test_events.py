@@ -70,6 +70,8 @@ def test_a_page_of_older_events_begins_where_the_newer_one_ended(tmp_path: Path)
     everything = read_events(path)
     page = read_events(path, limit=3)
     assert page == everything[:3]
+    assert read_events(path, older_than=page[-1].id) == everything[3:], "also of the same moment"
+    assert read_events(path, older_than="one that made room") == []
     older = read_events(path, before_s=page[-1].at_s)
     assert older == [event for event in everything if event.at_s < page[-1].at_s]
     assert older

@@ -30,8 +30,11 @@ EVENTS = [
 ]  # fmt: skip
 
 
-def read_events(limit: int, before: float | None) -> list[dict[str, Any]]:
-    return EVENTS[:limit] if before is None else []
+def read_events(limit: int, before: float | None, older_than: str | None) -> list[dict[str, Any]]:
+    """Of the newest first; `before` is compared with the track's number."""
+    found = [event for event in EVENTS if before is None or event["track"] < before]
+    begin = next((n for n, event in enumerate(found, 1) if event["id"] == older_than), 0)
+    return found[begin:][:limit]
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +90,25 @@ def test_events_are_limited_and_paged(server: WebServer, client: Clients) -> Non
     http = client(server)
     assert len(http.get("/api/v1/events").json()["events"]) == 3
     assert len(http.get("/api/v1/events?limit=1").json()["events"]) == 1
-    assert http.get("/api/v1/events?before=1735689600").json()["events"] == []
+    assert len(http.get("/api/v1/events?before=1.5").json()["events"]) == 2
+    assert http.get(f"/api/v1/events?limit=1&older_than={EVENTS[0]['id']}").json()["events"] == EVENTS[1:2]
     for query in (
         "limit=0",
         "limit=501",
         "limit=-1",
         "limit=1e3",
         "limit=²",
-        "before=x",
         "limit=" + "9" * 40,
+        "before=x",
+        "before=-1",
+        "before=1e3",
+        "before=nan",
+        "before=" + "9" * 13,
     ):
         answer = http.get(f"/api/v1/events?{query}")
         assert answer.status_code == 422, query
-        assert "is a whole number from 1 to" in answer.json()["error"]
+        kind = "is a whole number from 1 to" if "limit" in query else "is a moment in seconds since 1970"
+        assert kind in answer.json()["error"]
 
 
 def test_without_a_database_there_are_no_events(client: Clients) -> None:
