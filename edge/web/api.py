@@ -92,19 +92,17 @@ class Api:
 
     async def stream(self, request: Request) -> Response:
         """Live pictures of a camera."""
-        camera = request.path_params["camera"]
-        return self.streams.answer(camera, MjpegResponse) if self._knows(camera) else _no_camera()
+        return self._pictures(request.path_params["camera"], MjpegResponse)
 
     async def snapshot(self, request: Request) -> Response:
         """The next picture of a camera."""
-        camera = request.path_params["camera"]
-        return self.streams.answer(camera, SnapshotResponse) if self._knows(camera) else _no_camera()
+        return self._pictures(request.path_params["camera"], SnapshotResponse)
 
     def _snapshot(self) -> Snapshot:
         return self.snapshots.newest()
 
-    def _knows(self, camera: str) -> bool:
-        return any(known.name == camera for known in self._snapshot().cameras)
+    def _pictures(self, camera: str, kind: type[MjpegResponse | SnapshotResponse]) -> Response:
+        return self.streams.answer(camera, kind) if self.snapshots.has_camera(camera) else _no_camera()
 
 
 def _no_camera() -> Response:

@@ -42,7 +42,7 @@ def make_app(
     """
     guard = Guard(settings, Credentials.read(settings))
     snapshots = Snapshots(state)
-    streams = Streams(live, settings.max_viewers)
+    streams = Streams(live, settings.max_viewers, snapshots.has_camera)
     api = Api(snapshots, streams, Exposition(snapshots, live), events)
     app = Starlette(
         routes=routes(api, Pages(guard), Actions(controls)),

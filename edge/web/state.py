@@ -186,6 +186,10 @@ class Snapshots:
         self._taken_s = float("-inf")
         self._kept: Snapshot | None = None
 
+    def has_camera(self, name: str) -> bool:
+        """Whether there is a camera of this name."""
+        return any(camera.name == name for camera in self.newest().cameras)
+
     def newest(self) -> Snapshot:
         """The kept one, or a new one where it is too old. Raises whatever the state raises."""
         with self._lock:

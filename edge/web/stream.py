@@ -20,17 +20,22 @@ BOUNDARY = "picture"
 SNAPSHOT_S = 3.0
 """How long a single picture may take to come."""
 
+LOOK_S = 2.0
+"""Without a picture for so long, a stream looks whether its camera is still there."""
+
 
 class Streams:
     """All that watch; their number is bounded. Lives in the web server's event loop.
 
     Args:
         most: viewers at a time.
+        knows: whether there is a camera of this name; a reload may take it away.
     """
 
-    def __init__(self, live: LiveSink, most: int) -> None:
+    def __init__(self, live: LiveSink, most: int, knows: Callable[[str], bool]) -> None:
         self._live = live
         self._most = most
+        self._knows = knows
         self._open: set[_Watch] = set()
 
     def __len__(self) -> int:
@@ -45,7 +50,7 @@ class Streams:
     @contextmanager
     def watch(self, camera: str) -> Iterator[_Watch]:
         """Watch a camera for the duration of the `with`."""
-        watch = _Watch()
+        watch = _Watch(lambda: self._knows(camera))
         with self._live.watch(camera, watch.notify) as viewer:
             watch.viewer = viewer
             self._open.add(watch)
@@ -64,6 +69,9 @@ class Streams:
 class _Watch:
     """A viewer in the event loop.
 
+    Args:
+        has_camera: whether its camera is still there.
+
     Attributes:
         changed: there may be a new picture, or the end.
         ended: nobody looks any more, or the server stops.
@@ -71,8 +79,9 @@ class _Watch:
 
     viewer: Viewer
 
-    def __init__(self) -> None:
+    def __init__(self, has_camera: Callable[[], bool]) -> None:
         self._loop = asyncio.get_running_loop()
+        self._has_camera = has_camera
         self.changed = asyncio.Event()
         self.ended = False
 
@@ -87,7 +96,10 @@ class _Watch:
             self.changed.clear()
             if (picture := self.viewer.newest()) is not None:
                 return picture
-            await self.changed.wait()
+            try:
+                await asyncio.wait_for(self.changed.wait(), LOOK_S)
+            except asyncio.TimeoutError:
+                self.ended = self.ended or not self._has_camera()
         return None
 
     async def until_disconnected(self, receive: Receive) -> None:

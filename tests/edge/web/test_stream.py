@@ -13,7 +13,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
-from web_stage import Feeder, Still, serving
+from web_stage import Feeder, Still, serving, snapshot
 
 from edge.web import deadlines
 from edge.web.live import LiveSink
@@ -82,6 +82,21 @@ def test_a_stream_is_one_picture_after_the_other(live: LiveSink, client: Clients
             assert live.viewers == 1
         wait_until(lambda: live.viewers == 0)
         assert len(server._app.state.streams) == 0
+
+
+def test_a_stream_ends_when_a_reload_has_taken_its_camera_away(
+    live: LiveSink, client: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.web.stream.LOOK_S", 0.1)
+    state = Still()
+    with serving(state, live) as server, client(server).stream("GET", "/stream/door.mjpg") as answer:
+        chunks = answer.iter_raw()
+        assert next(chunks).startswith(b"--picture")
+        time.sleep(0.3)
+        assert live.viewers == 1, "one that is only silent stays"
+        state.content = snapshot("yard")
+        assert list(chunks) == []
+    assert live.viewers == 0
 
 
 def test_a_single_picture(live: LiveSink, client: Clients) -> None:
