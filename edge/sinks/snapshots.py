@@ -177,7 +177,10 @@ class _Folder:
         for begun in self._path.glob(".*.jpg"):
             if _NAME.match(begun.name[1:]):
                 begun.unlink()
-        names = sorted(p.name for p in self._path.iterdir() if _NAME.fullmatch(p.name))
+        # What is dated later than now was written under another clock, before this run, and is no newer than what
+        # this one will write: it goes first.
+        now, names = _time_in_name(), [p.name for p in self._path.iterdir() if _NAME.fullmatch(p.name)]
+        names.sort(key=lambda name: (name < now, name))
         self._sizes = deque((name, (self._path / name).stat().st_size) for name in names)
         self._bytes = sum(size for _, size in self._sizes)
         self._make_room(0, 0)
@@ -205,7 +208,10 @@ def _reason(event: Event) -> str:
 
 def _file_name(camera: str, reason: str) -> str:
     """Sorts by time; a letter that file systems may not take becomes a dash."""
-    now = datetime.fromtimestamp(time.time(), timezone.utc)
-    at = now.strftime("%Y%m%dT%H%M%S.") + f"{now.microsecond // 1000:03d}Z"
     parts = [re.sub(r"[^\w.-]", "-", part)[:60] for part in (camera, reason) if part]
-    return f"{'_'.join([at, *parts])}.jpg"
+    return f"{'_'.join([_time_in_name(), *parts])}.jpg"
+
+
+def _time_in_name() -> str:
+    now = datetime.fromtimestamp(time.time(), timezone.utc)
+    return now.strftime("%Y%m%dT%H%M%S.") + f"{now.microsecond // 1000:03d}Z"

@@ -98,6 +98,15 @@ def test_the_oldest_make_room_by_number_also_those_of_an_earlier_run(tmp_path: P
     assert names[-1] == "holiday.jpg"
 
 
+def test_pictures_of_a_clock_that_was_ahead_make_room_first(tmp_path: Path) -> None:
+    """As before NTP has set it; or this run's clock is behind, and all that is there seems to come later."""
+    for name in ("20990101T000000.000Z_x.jpg", "20990102T000000.000Z_x.jpg", "20250101T000000.000Z_x.jpg"):
+        (tmp_path / name).write_bytes(b"a picture")
+    opened(tmp_path, max_files=2).close()
+    opened(tmp_path, max_files=1).close()
+    assert [path.name for path in tmp_path.iterdir()] == ["20250101T000000.000Z_x.jpg"]
+
+
 def test_the_oldest_make_room_by_bytes(tmp_path: Path) -> None:
     sink = opened(tmp_path, on_events=False, every_s=0.001, max_bytes=1_000_000)
     for at in range(8):
