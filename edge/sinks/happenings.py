@@ -7,16 +7,15 @@ clock of the frames' capture; the wall clock is for display alone.
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edge.clock import in_utc, wall_s
 from edge.frame import Frame
 from edge.results import Classification, Faces, FrameResult
 
@@ -86,7 +85,7 @@ class Event:
         return {
             "id": self.id,
             "kind": self.kind,
-            "time": datetime.fromtimestamp(self.at_s, timezone.utc).isoformat(timespec="milliseconds"),
+            "time": in_utc(self.at_s),
             "model": self.model,
             "score": round(self.score, 4),
             "seconds": round(self.seconds, 3),
@@ -146,7 +145,7 @@ class Watch:
     def update(self, frame: Frame, result: FrameResult) -> list[Event]:
         """What began or ended with this frame; what ended lies in the past by `leave_s`."""
         self._now_ns = max(self._now_ns, frame.stamps.capture)
-        self._wall_s = time.time() - max(0, time.monotonic_ns() - self._now_ns) / 1e9
+        self._wall_s = wall_s(self._now_ns)
         seen = list(_sightings(frame.camera, result, self._rules))
         self._interrupt(frame.camera, result, {s.subject for s in seen if s.may_begin})
         began = [self._see(sighting) for sighting in seen]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
+from edge.clock import in_utc, wall_s
 from edge.errors import InputError
 from edge.frame import Frame
 from edge.protocols import SourceInfo
@@ -22,9 +23,9 @@ class JsonlSink:
     without end, see `RotatingFile`: lines are appended under its name, and those that the disk refuses are
     counted while the stream goes on.
 
-    A line: `frame` (index in the stream), `camera` and `image` (their names, if they have one), what the
-    models say, `stages_ms`, `age_ms` and `capture_clock` (what the age is counted from). What the models
-    say:
+    A line: `frame` (index in the stream), `time` (of its capture, ISO 8601 in UTC by the wall clock: for people,
+    and to find it in a recording), `camera` and `image` (their names, if they have one), what the models say,
+    `stages_ms`, `age_ms` and `capture_clock` (what the age is counted from). What the models say:
 
     * one model: `model`, its name, and its fields;
     * several: `models`, an object with each one's fields by name.
@@ -118,6 +119,7 @@ class JsonlSink:
         stages = {name: round(ms, 3) for name, ms in frame.stamps.stages_ms().items()}
         return {
             "frame": frame.index,
+            "time": in_utc(wall_s(frame.stamps.capture)),
             **({"camera": frame.camera} if frame.camera else {}),
             **({"image": frame.name} if frame.name else {}),
             **result.as_record(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,13 @@ STILLS = SourceInfo("album/", 0, 0, 0.0, 3, "file")
 MS = 1_000_000
 
 
-def frame_of(index: int, height: int = 120, width: int = 160, name: str = "") -> Frame:
+def frame_of(
+    index: int, height: int = 120, width: int = 160, name: str = "", begin: int = 1000 * MS
+) -> Frame:
     """A grey frame whose steps took 1, 2, 3, 4, 5 and 6 milliseconds."""
     frame = Frame(index=index, name=name, capture_clock="file")
     frame.buffer(height, width)[:] = 120
-    frame.stamps.capture = begin = 1000 * MS + index * 40 * MS
+    frame.stamps.capture = begin = begin + index * 40 * MS
     for step, at_ms in zip(
         ("decode", "dequeue", "preprocess", "infer", "postprocess", "publish"),
         (1, 3, 6, 10, 15, 21),
@@ -60,8 +63,13 @@ def feed(sink: Sink, frames: list[Frame], info: SourceInfo = INFO) -> None:
 
 def test_jsonl_line_holds_result_and_history(tmp_path: Path) -> None:
     path = tmp_path / "out" / "results.jsonl"
-    feed(JsonlSink(path), [frame_of(0), frame_of(7, name="tom.jpg")])
+    captured_s = time.time() - 5
+    frame = frame_of(0, begin=time.monotonic_ns() - 5_000 * MS)
+    feed(JsonlSink(path), [frame, frame_of(7, name="tom.jpg")])
     first, second = map(json.loads, path.read_text().splitlines())
+    told = first.pop("time")
+    assert told.endswith("+00:00")
+    assert datetime.fromisoformat(told).timestamp() == pytest.approx(captured_s, abs=1.0), "of the capture"
     assert first == {
         "frame": 0,
         "model": "pets",
@@ -101,7 +109,7 @@ def test_jsonl_line_of_faces(tmp_path: Path) -> None:
 
 def test_jsonl_line_of_several_models_has_each_under_its_name(tmp_path: Path) -> None:
     line = written_line(tmp_path, FrameResult({"face": FACES, "pets": CAT_ALONE}))
-    assert set(line) == {"frame", "models", "stages_ms", "age_ms", "capture_clock"}
+    assert set(line) == {"frame", "time", "models", "stages_ms", "age_ms", "capture_clock"}
     assert list(line["models"]) == ["face", "pets"]
     assert len(line["models"]["face"]["faces"]) == 2
     assert line["models"]["pets"]["label"] == "cat"
