@@ -19,6 +19,13 @@ _HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?$")
 _PAIR = re.compile(rf"\s*({_DOTTED})\s*=(.*)$")
 _QUOTES = ('"""', "'''")
 
+_IN_WORDS = {
+    "extra_forbidden": "there is no such key",
+    "missing": "it is needed and missing",
+    "tuple_type": "expected a list, or tables in double brackets",
+}
+"""By pydantic's type of error, what is said in place of its own words."""
+
 
 def wrong(message: str, *path: str | int) -> PydanticCustomError:
     """For a validator of several values at once: what is wrong, and the one whose line is to be named."""
@@ -26,16 +33,17 @@ def wrong(message: str, *path: str | int) -> PydanticCustomError:
 
 
 def explained(error: ValidationError, schema: Mapping[str, Any], where: str, text: str = "") -> str:
-    """The first error as a sentence.
+    """The first error as a sentence; first of all a key that is none, since one that is missing may be meant by it.
 
     Args:
         schema: the JSON schema of the whole configuration, for the keys that would have been right.
         where: the file, or `the command line`.
         text: the file's content, for the line.
     """
-    first = error.errors(include_url=False, include_input=False)[0]
+    errors = error.errors(include_url=False, include_input=False)
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     path = tuple(first.get("ctx", {}).get("path", first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
+    message = _IN_WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
     line = line_of(text, path)
     place = f"{where}, line {line}" if line else where
     subject = f"'{'.'.join(map(str, path))}' in {place}" if path else place

@@ -98,7 +98,7 @@ def test_without_a_word_the_shipped_models_are_taken() -> None:
     ("text", "message"),
     [
         ("source = ", "is not a TOML file"),
-        ('sorce = "demo://"', "'sorce' in .*: Extra inputs"),
+        ('sorce = "demo://"', "'sorce' in .*: there is no such key"),
         ("frames = 0", "'frames' in .*: Input should be greater than 0"),
         ("[sinks]\nmqtt = true", r"'sinks\.mqtt' in "),
         (
@@ -106,7 +106,7 @@ def test_without_a_word_the_shipped_models_are_taken() -> None:
             r"'model' in .*stream.toml, line 1: take either `model` or \[\[models\]\], not both",
         ),
         ('[[models]]\nbundle = "b"\ninput = "hands"', r"'models\.0\.input' in .*'frame' or 'faces'"),
-        ('[[models]]\ninput = "faces"', r"'models\.0\.bundle' in .*required"),
+        ('[[models]]\ninput = "faces"', r"'models\.0\.bundle' in .*missing"),
         (
             '[[models]]\nbundle = "b"\nevery_s = inf',
             r"'models\.0\.every_s' in .*, line 3: Input should be a finite number",

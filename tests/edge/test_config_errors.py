@@ -39,7 +39,12 @@ def refused(tmp_path: Path, text: str) -> str:
         ("[web]\nprot = 1", 2, "web.prot", "the nearest key is 'port'"),
         ("[web]\nport = 99999", 2, "web.port", "less than or equal to 65535"),
         ("[sinks.events]\npth = 1\npath = 'x'", 2, "sinks.events.pth", "the nearest key is 'path'"),
-        ("[[models]]\nbundle = 'a'\n[[models]]\n# x\nbundel = 'b'", 3, "models.1.bundle", "Field required"),
+        (
+            "[[models]]\nbundle = 'a'\n[[models]]\n# x\nbundel = 'b'",
+            *(5, "models.1.bundel", "there is no such key; the nearest key is 'bundle'"),
+        ),
+        ("[[models]]\nbundle = 'a'\n[[models]]\nthreads = 2", 3, "models.1.bundle", "needed and missing"),
+        ("cameras = 'door'", 1, "cameras", "tables in double brackets"),
         ("web.port = 'x'", 1, "web.port", "valid integer"),
         ("zzz = 1", 1, "zzz", "there are source, cameras,"),
         (
