@@ -40,19 +40,22 @@ def main() -> None:
 def _decode(work: Work, request: Request, ring: RingWriter) -> None:
     """Connect, and capture until the stream ends."""
     timeout = (request["connect_s"], request["read_s"])
+    late_s, is_connected = time.monotonic() + request["connect_s"], False
     try:
         with av.open(
             request["address"], format=request["format"], options=request["options"], timeout=timeout
         ) as container:
             if not container.streams.video:
                 raise Failed("it has no video, only other streams", "permanent")
-            stream = container.streams.video[0]
+            stream, is_connected = container.streams.video[0], True
             stream.codec_context.thread_count = request["threads"]
             has_clock = _has_clock(container.format)
             work.connected(float(stream.average_rate or stream.guessed_rate or 0) if has_clock else 0.0)
             for picture, capture_ns in _pictures(container, stream, request["driver_stamps"]):
                 _capture(picture, capture_ns, picture.time if has_clock else None, ring)
     except av.FFmpegError as error:
+        if not is_connected and time.monotonic() >= late_s:  # of which FFmpeg says 'Invalid data', for RTSP
+            raise Failed(f"it did not answer within {request['connect_s']:g} s") from error
         raise _explained(error) from error
 
 

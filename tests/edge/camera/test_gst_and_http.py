@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -297,6 +298,18 @@ def test_missing_stream_and_closed_port(mjpeg: MjpegServer) -> None:
         CameraSource(mjpeg.uri("/gone"), connect_timeout_s=patience_s).open()
     with pytest.raises(SourceError, match="Connection refused"):
         CameraSource("http://127.0.0.1:9/", connect_timeout_s=patience_s).open()
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "http"])
+def test_a_server_that_takes_the_connection_and_says_nothing(scheme: str) -> None:
+    """FFmpeg calls it 'Invalid data found when processing input'."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        camera = CameraSource(
+            f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/main",
+            deadlines=Deadlines(connect_s=0.5), connect_timeout_s=2.0 + start_s(),
+        )  # fmt: skip
+        with pytest.raises(SourceError, match=r"it did not answer within 0\.5 s"):
+            camera.open()
 
 
 def write_clip(path: Path, frames: int) -> bytes:
