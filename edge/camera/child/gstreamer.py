@@ -93,7 +93,10 @@ def _pipeline(gst: Any, request: Request) -> Any:
         pipeline = gst.parse_launch(f"{text} ! {end}")
     except Exception as error:  # GLib.Error, which cannot be named before gi is there
         reason = getattr(error, "message", None) or str(error)
-        raise Failed(f"GStreamer cannot build this pipeline: {reason}", "permanent") from error
+        hint = (
+            ", which comes with JetPack (package nvidia-l4t-gstreamer)" if 'no element "nv' in reason else ""
+        )
+        raise Failed(f"GStreamer cannot build this pipeline: {reason}{hint}", "permanent") from error
     for name, properties in request["properties"].items():
         element = pipeline.get_by_name(name)
         for key, value in properties.items():

@@ -151,6 +151,7 @@ def test_crash_loop_is_degraded_and_tried_rarely() -> None:
     ("uri", "message"),
     [
         ("gst://nosuchsrc ! identity", "cannot build this pipeline: no element"),
+        ("gst://nvnosuchsrc ! identity", 'no element "nvnosuchsrc", which comes with JetPack'),
         ("gst://videotestsrc ! video/x-raw,format=NV12 ! x264dec", "cannot build this pipeline"),
         ("gst://rtspsrc location=rtsp://a:hunter22@h/ user-pw=hunter22 ! nosuch", "no element"),
     ],
