@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.graph import FLOAT_ALONE, Node
+from calibration.operations import operation_node
 from edge.errors import InputError
 
 CUSTOM = "custom layer "
@@ -105,7 +106,7 @@ def _node(call: Any, parents: tuple[str, ...]) -> Node:
     if affine := _affine(layer, call):
         return affine_node(layer.name, parents, shape, *affine)
     if not hasattr(layer, "get_weights"):
-        return Node(layer.name, _operation_kind(layer, parents), {"name": layer.name}, (), parents, shape)
+        return operation_node(layer, parents, shape)
     own = type(layer).__module__.startswith("keras.")
     kind = type(layer).__name__ if own else f"{CUSTOM}{type(layer).__name__}"
     # Whatever precision it was trained in, its weights are float32 and so is what is made of it.
@@ -174,12 +175,6 @@ _ARITHMETIC: dict[str, Callable[[float], Affine]] = {
     "Divide": lambda value: (1 / value, 0.0),
     "TrueDivide": lambda value: (1 / value, 0.0),
 }
-
-
-def _operation_kind(operation: Any, parents: tuple[str, ...]) -> str:
-    """`a + b` and `a * b` of two tensors are what the layers Add and Multiply are; the others have no rule."""
-    kind = type(operation).__name__
-    return kind if kind in ("Add", "Multiply") and len(parents) == 2 else f"operation {kind}"
 
 
 def free_name(name: str, taken: set[str]) -> str:
