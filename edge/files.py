@@ -2,7 +2,7 @@
 
 Everything goes to a temporary sibling first, is flushed to the disk and then renamed, so that a
 reader, a kill or a power cut sees either the old content or the new, never a part of it. What a kill has left of
-an earlier temporary is removed by the next one who writes the same file.
+an earlier temporary is removed by the next one who writes the same file or folder.
 """
 
 from __future__ import annotations
@@ -59,9 +59,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
         InputError: it cannot be made, or the disk is full.
     """
     path = behind_links(path)
+    _remove_orphans(path, folder=True)
     temporary = _temporary_sibling(path, folder=True)
     try:
-        with _room_for(path):
+        with _room_for(path), _locked(temporary):
             yield temporary
             for written in temporary.rglob("*"):
                 if written.is_file():
@@ -159,24 +160,33 @@ def _temporary_sibling(path: Path, folder: bool = False) -> Path:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Tells a file that is being written from one that a kill has left."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    """Tells what is being written from what a kill has left."""
+    with _opened(path) as handle:
         with suppress(OSError):  # some network file systems have no locks; no orphan is removed there either
             fcntl.flock(handle, fcntl.LOCK_SH)
         yield
-    finally:
-        os.close(handle)
 
 
-def _remove_orphans(path: Path) -> None:
+def _remove_orphans(path: Path, folder: bool = False) -> None:
     """Temporaries of `path` that nobody writes any more: nobody could use them or knows of them."""
-    temporary = re.compile(rf"\.{re.escape(path.stem)}\.[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    begin, end, remove = (path.name, "", shutil.rmtree) if folder else (path.stem, path.suffix, os.unlink)
+    temporary = re.compile(rf"\.{re.escape(begin)}\.[a-z0-9_]{{8}}{re.escape(end)}")
     with suppress(OSError):
         for name in filter(temporary.fullmatch, os.listdir(path.parent)):
-            with suppress(OSError), open(path.parent / name, "rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(file.name)
+            orphan = path.parent / name
+            with suppress(OSError), _opened(orphan) as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove(orphan)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """The descriptor of a file or folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _check_may_be_replaced(path: Path) -> None:
@@ -199,11 +209,8 @@ def _replace_folder(new: Path, path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
+    with _opened(path) as handle:
         os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _umask() -> int:

@@ -46,6 +46,18 @@ def test_what_a_kill_left_is_removed_and_what_another_writes_is_not(tmp_path: Pa
     assert (tmp_path / "out.txt").read_text() == "first"
 
 
+def test_a_folder_that_a_kill_left_is_removed_and_one_that_another_writes_is_not(tmp_path: Path) -> None:
+    for name in (".bundle.abcdefgh", ".bundle.other.abcdefgh"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.int8.tflite").touch()
+    with whole_folder(tmp_path / "bundle") as first:
+        (first / "first").touch()
+        with whole_folder(tmp_path / "bundle") as second:
+            (second / "second").touch()
+    assert {p.name for p in tmp_path.iterdir()} == {"bundle", ".bundle.other.abcdefgh"}
+    assert [p.name for p in (tmp_path / "bundle").iterdir()] == ["first"]
+
+
 def test_a_folder_is_replaced_as_one(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     for content in ("first", "second"):
