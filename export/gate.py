@@ -3,6 +3,8 @@
 `failed`: it lost more than `max_drop` points. `undecided`: it did not, but the images are too few to know.
 `passed`: neither.
 
+What is infinite or not a number on any image fails too, whatever it costs the metric: a float16 that overflows.
+
 Images are too few in two cases. Where fewer than 3 / max_drop were shown, not even an artefact that answers
 each of them as Keras does is shown to lose less: of n images without a change, up to 3 / n may change
 elsewhere (the rule of three: 95 % confidence; Hanley and Lippman-Hand 1983, JAMA 249:1743). At 0.5 points these
@@ -31,7 +33,7 @@ def verdict(metrics: Metrics, max_drop: float) -> Verdict:
     Args:
         max_drop: the largest loss allowed, in points.
     """
-    if metrics.drop > max_drop:
+    if metrics.drop > max_drop or not _is_finite(metrics):
         return "failed"
     return "passed" if images_needed(metrics, max_drop) <= metrics.n else "undecided"
 
@@ -53,6 +55,8 @@ def images_needed(metrics: Metrics, max_drop: float) -> int:
 def in_words(metrics: Metrics, max_drop: float) -> str:
     """What a verdict other than `passed` stands on."""
     name, low, high = METRIC_NAMES[metrics.metric], *metrics.drop_ci95
+    if not _is_finite(metrics):
+        return f"failed its gate: it gives infinite values, or none that are numbers, on some of {metrics.n} images"
     if verdict(metrics, max_drop) == "failed":
         return (
             f"failed its gate: {name} dropped by {metrics.drop:.2f} points on {metrics.n} images, "
@@ -63,3 +67,7 @@ def in_words(metrics: Metrics, max_drop: float) -> str:
         f"interval {low:+.2f} to {high:+.2f}; whether it is more than the {max_drop:g} allowed takes about "
         f"{images_needed(metrics, max_drop):,} images"
     )
+
+
+def _is_finite(metrics: Metrics) -> bool:
+    return math.isfinite(metrics.max_error)

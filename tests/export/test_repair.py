@@ -52,6 +52,14 @@ def test_the_words_say_how_many_images_it_takes() -> None:
     assert "failed its gate" in in_words(_metrics(625, 0.75, -0.14, 1.12), 0.5)
 
 
+@pytest.mark.parametrize("error", [math.inf, math.nan])
+def test_an_artefact_that_overflows_fails_though_its_metric_is_kept(error: float) -> None:
+    """A manifest could not even hold its figures: JSON has no infinity."""
+    overflowed = _metrics(10_000, 0.0, 0.0, 0.0).model_copy(update={"max_error": error})
+    assert verdict(overflowed, 0.5) == "failed"
+    assert "infinite values" in in_words(overflowed, 0.5)
+
+
 @given(n=st.integers(1, 20_000), max_drop=st.floats(0.05, 20), data=st.data())
 def test_the_gate_keeps_its_rules(n: int, max_drop: float, data: st.DataObject) -> None:
     """From any counts of images won and lost, with the interval that an export gives them."""
