@@ -68,7 +68,9 @@ def _opened(model: keras.Model) -> keras.Model:
     flat = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call)
     # There each layer is also part of the graph that it came from.
     alone = keras.models.clone_model(flat)
-    alone.set_weights(flat.get_weights())  # in the order of this graph, which need not be that of the nested one
+    alone.set_weights(
+        flat.get_weights()
+    )  # in the order of this graph, which need not be that of the nested one
     return _opened(alone)
 
 
