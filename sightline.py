@@ -38,6 +38,7 @@ class LazyGroup(click.Group):  # imports a subcommand when it is used, so that `
 
 
 cli = click.version_option(package_name="sightline")(LazyGroup("sightline", help=__doc__))
+cli.context_settings["help_option_names"] = ["-h", "--help"]
 
 
 def main() -> None:

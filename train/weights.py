@@ -37,22 +37,31 @@ def load_keras(path: Path) -> keras.Model:
         )
     if not path.is_file():
         raise InputError(f"No model {path}: expected a .keras file. `sightline train RECIPE` writes one.")
+    _check_form(path)
     keras = import_keras()
     importlib.import_module(OWN_LAYERS)
     try:
         return keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever its many deserialisers meet.
-        raise InputError(
-            f"{path} is not a Keras model that can be loaded: {_why(path, str(error))}"
-        ) from error
+        raise InputError(f"{path} is not a Keras model that can be loaded: {_why(str(error))}") from error
 
 
-def _why(path: Path, told: str) -> str:
-    """What is wrong with a file, and what to do, from its first bytes and Keras's message."""
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        with open(path, "rb") as file:
-            older = file.read(len(HDF5)) == HDF5
-        return "it is an HDF5 file; name it .h5." if older else "it is damaged or cut short. Save it anew."
+def _check_form(path: Path) -> None:
+    """Whether it may be a model at all, before Keras is imported, which takes seconds."""
+    with open(path, "rb") as file:
+        is_hdf5 = file.read(len(HDF5)) == HDF5
+    wrong = ""
+    if is_hdf5 and path.suffix == ".keras":
+        wrong = "it is an HDF5 file; name it .h5"
+    elif not is_hdf5 and not zipfile.is_zipfile(path):
+        is_model = path.suffix in (".keras", ".h5")
+        wrong = "it is damaged or cut short. Save it anew" if is_model else "expected a .keras file"
+    if wrong:
+        raise InputError(f"{path} is not a Keras model that can be loaded: {wrong}.")
+
+
+def _why(told: str) -> str:
+    """What is wrong with a file, and what to do, from Keras's message."""
     if unknown := re.search(r"Could not locate (?:class|function) '([^']+)'", told):
         return (
             f"it holds '{unknown[1]}', which is no part of Keras, and no file may bring code of its own. Build it from "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +109,15 @@ def test_what_is_no_model_is_told_by_every_command(
         assert said.code == 2
         assert words in said.err
         assert len(said.err) < 400
+
+
+def test_a_file_of_another_kind_is_refused_before_keras_is_imported(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("# No model\n")
+    code = f"import sys, sightline\ntry: sightline.cli(['describe', {str(path)!r}], standalone_mode=False)"
+    code += "\nexcept Exception as error: print(error, 'keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "README.md is not a Keras model that can be loaded: expected a .keras file. False" in done.stdout
 
 
 def test_an_older_kind_of_file_is_measured_too(command: Callable[..., Any], tmp_path: Path) -> None:
