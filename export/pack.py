@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from calibration.graph import infer
@@ -28,6 +29,7 @@ from edge.bundle import (
     Metrics,
     Precision,
 )
+from edge.errors import InputError
 from edge.files import whole_folder, write_text
 from edge.golden import check
 from edge.machine import package_versions
@@ -179,6 +181,11 @@ def _golden(job: Job, plan: Plan | None, folder: Path) -> Golden:
     inputs = job.proof.golden_inputs()
     pixels = normalise(inputs)
     exact = infer(job.model, pixels)
+    if not all(np.isfinite(values).all() for values in exact.values()):
+        raise InputError(
+            f"Model '{job.name}' gives infinite values, or none that are numbers. Likely a training that diverged: "
+            "`sightline evaluate` measures it."
+        )
     vectors: dict[str, NDArray[Any]] = {"inputs": inputs}
     for format, precision in job.wanted:
         outputs = exact

@@ -105,6 +105,15 @@ def test_what_float16_has_no_form_of_is_told(export: Command) -> None:
     assert (code, "ONNX has no such form of a layer" in said) == (2, True), said
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_a_training_that_diverged_is_told(export: Command, precision: str) -> None:
+    model = _network()
+    kernel, bias = model.layers[1].get_weights()
+    model.layers[1].set_weights([kernel, bias + np.nan])
+    code, said = export(model, "--precisions", precision, "--formats", "tflite")
+    assert (code, "Likely a training that diverged" in said) == (2, True), said
+
+
 def test_one_output_in_a_dictionary_is_the_logits(export: Command, tmp_path: Path) -> None:
     model = _network()
     model = keras.Model(model.input, {"scores": model.output})
