@@ -167,8 +167,7 @@ class CameraSource:
         shown = self._address.shown
         if self._stopped:
             return f"{shown} was stopped."
-        why = f" Its last answer: {connection.last_error}." if connection.last_error else ""
-        return (
-            f"{shown} gave no picture within {self._connect_timeout_s:.0f} s.{why} "
-            "Look whether the camera is on, the address is right, and no firewall is between."
-        )
+        why = "Look whether the camera is on, the address is right, and no firewall is between."
+        if connection.last_error:
+            why = f"Its last answer: {connection.last_error}."
+        return f"{shown} gave no picture within {self._connect_timeout_s:.0f} s. {why}"
