@@ -37,7 +37,7 @@ def test_auto_takes_the_fastest_that_the_bundle_holds(bundle: Bundle, asked: Any
     ("backend", "package", "extra"),
     [
         ("tflite", "ai_edge_litert.interpreter", "pip install ai-edge-litert"),
-        ("onnx", "onnxruntime", r"sightline\[onnx\]"),
+        ("onnx", "onnxruntime", r"'\.\[onnx\]'"),
     ],
 )
 def test_a_backend_that_is_not_installed_names_what_brings_it(

@@ -283,5 +283,5 @@ def test_demo_refuses_unknown_options(query: str) -> None:
 def test_demo_without_scikit_image_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "skimage", raising=False)
-    with pytest.raises(MissingPackageError, match=r"sightline\[demo\]"):
+    with pytest.raises(MissingPackageError, match=r"'\.\[demo\]'"):
         open_source("demo://").open()

@@ -23,7 +23,10 @@ MAKE: dict[str, Callable[[Path], Any]] = {
     "jsonl": lambda folder: JsonlSink(folder / "log.jsonl", max_bytes=1 << 20),
     "events": lambda folder: EventsSink(EventsSettings(path=folder / "events.sqlite", enter_s=0.0)),
     "mqtt": lambda folder: MqttSink(MqttSettings(host="127.0.0.1", port=1, outbox=folder / "outbox.sqlite")),
-    "snapshots": lambda folder: SnapshotSink(SnapshotSettings(folder=folder / "pictures", every_s=0.01)),
+    # Few pictures, since those that wait while OpenCV is imported fill a small disk anew.
+    "snapshots": lambda folder: SnapshotSink(
+        SnapshotSettings(folder=folder / "pictures", every_s=0.01, max_files=2)
+    ),
 }
 
 
