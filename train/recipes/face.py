@@ -27,7 +27,7 @@ RECIPE = DetectorRecipe(
     largest_crop=2.0,
     one_style=True,
     terms=(
-        "Trained on FDDB, street-masks and masks-853: photographs for research use, not to be passed on. For a "
-        "product, train on pictures whose terms allow it."
+        "Trained on FDDB, street-masks and masks-853: photographs for research use, not to be passed on; what is no "
+        "face is from CIFAR-10. For a product, train on pictures whose terms allow it."
     ),
 )
