@@ -2,12 +2,12 @@
 
 Command: sightline train face_plus ignored_from=build/unlabelled.json --data DIR
 Cost:    96 minutes on two x86 cores (AVX2 alone) that ran tests too (TensorFlow 2.21, Keras 3.15, Python 3.11)
-Result:  AP50 .839 of the 625 test pictures at 320x320 in float where `face` has .832, paired 95 % interval of the
+Result:  AP50 .839 of the 625 test pictures at 320x320 in float where `face` had .832, paired 95 % interval of the
          difference -0.4 to +1.7 points; .881 in place of .878 at 640x640; of the val split .849 in place of .848
          (seed 0, n = 1)
 
-It begins as `face`, see `train.detection.lesson.grow`. Three times the parameters and 1.7 times the time win little:
-what is left is not for want of capacity.
+It begins as `face` was before it had a background, see `train.detection.lesson.grow`. Three times the parameters and
+1.7 times the time win little: what is left is not for want of capacity.
 """
 
 from train.detection.recipe import DetectorRecipe
