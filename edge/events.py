@@ -10,10 +10,7 @@ from typing import cast
 import click
 
 from edge.sinks.events import read_events
-from edge.sinks.happenings import Event, EventKind
-
-KINDS = ("face_entered", "face_left", "class_began", "class_ended")
-
+from edge.sinks.happenings import EVENT_KINDS, Event, EventKind
 
 MOST_ROWS = 1_000_000_000
 """More than any database of events holds, and less than SQLite can count to."""
@@ -22,7 +19,7 @@ MOST_ROWS = 1_000_000_000
 @click.command()
 @click.argument("database", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--camera", help="Only of this camera.")
-@click.option("--kind", type=click.Choice(KINDS), help="Only of this kind.")
+@click.option("--kind", type=click.Choice(EVENT_KINDS), help="Only of this kind.")
 @click.option("--label", help="Only of this class.")
 @click.option("--hours", type=click.FloatRange(min=0), metavar="H", help="Only of the last so many hours.")
 @click.option(

@@ -27,7 +27,7 @@ from edge.wiring import Models, check_outputs, make_sinks, make_source
 
 if TYPE_CHECKING:
     from edge.enrolment.live import Teacher
-    from edge.web.state import EventsReader
+    from edge.web.state import EventQuery, EventsReader
 
 PERIOD_S = 1.0
 
@@ -144,10 +144,17 @@ def events_reader(settings: StreamSettings) -> EventsReader | None:
     if events is None:
         return None
 
-    def newest(limit: int, before: float | None, older_than: str | None) -> list[dict[str, Any]]:
-        before_s = math.inf if before is None else before
+    def newest(query: EventQuery) -> list[dict[str, Any]]:
         try:
-            found = read_events(events.path, limit=limit, before_s=before_s, older_than=older_than)
+            found = read_events(
+                events.path,
+                query.camera,
+                query.kind,
+                query.label,
+                limit=query.limit,
+                before_s=math.inf if query.before is None else query.before,
+                older_than=query.older_than,
+            )
         except InputError:  # none was ever written
             return []
         return [event.as_record() for event in found]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,6 +20,7 @@ from edge.frame import Frame
 from edge.results import Classification, Faces, FrameResult
 
 EventKind = Literal["face_entered", "face_left", "class_began", "class_ended"]
+EVENT_KINDS: tuple[EventKind, ...] = get_args(EventKind)
 
 BEGINNINGS: tuple[EventKind, ...] = ("face_entered", "class_began")
 

@@ -11,10 +11,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from edge.sinks.happenings import EVENT_KINDS, EventKind
 from edge.web.gate import refusal
 from edge.web.metrics import CONTENT_TYPE, Exposition
 from edge.web.openapi import LATEST_S, MOST_EVENTS, SOME_EVENTS, document
-from edge.web.state import EventsReader, Snapshot, Snapshots, masked
+from edge.web.state import EventQuery, EventsReader, Snapshot, Snapshots, masked
 from edge.web.stream import MjpegResponse, SnapshotResponse, Streams
 
 
@@ -62,14 +63,16 @@ class Api:
         return _json({"device": self._snapshot().device})
 
     async def list_events(self, request: Request) -> Response:
-        """The newest events first: `limit` of them, of before `before` and older than the event `older_than`."""
+        """The events that an `EventQuery` asks for, the newest first."""
         try:
             limit = _count(request, "limit", SOME_EVENTS, MOST_EVENTS)
             before = _moment(request, "before")
+            kind = _kind(request)
         except ValueError as error:
             return refusal(422, str(error))
-        older_than = request.query_params.get("older_than")
-        found = await run_in_threadpool(self.events, limit, before, older_than) if self.events else []
+        texts = {name: request.query_params.get(name) for name in ("older_than", "camera", "label")}
+        query = EventQuery(limit, before, kind=kind, **texts)
+        found = await run_in_threadpool(self.events, query) if self.events else []
         return _json({"events": masked(found)})
 
     async def openapi(self, request: Request) -> Response:
@@ -133,3 +136,12 @@ def _moment(request: Request, name: str) -> float | None:
     if not re.fullmatch(r"[0-9]{1,13}(\.[0-9]{1,9})?", text) or float(text) > LATEST_S:
         raise ValueError(f"'{name}' is a moment in seconds since 1970, with decimals or without.")
     return float(text)
+
+
+def _kind(request: Request) -> EventKind | None:
+    """A kind of event in the query; raises ValueError for anything else."""
+    text = request.query_params.get("kind")
+    kind = next((kind for kind in EVENT_KINDS if kind == text), None)
+    if text is not None and kind is None:
+        raise ValueError(f"'kind' is one of {', '.join(EVENT_KINDS)}.")
+    return kind

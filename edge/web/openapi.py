@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from edge.sinks.happenings import EVENT_KINDS
 from edge.web.actions import ClassName, NoBody, Teaching
 from edge.web.state import CameraView, Latency, ModelView, Snapshot
 
@@ -84,8 +85,11 @@ def _paths() -> dict[str, Operation]:
                 _query(
                     "older_than", {"type": "string"}, "The next page: only those behind the event of this id."
                 ),
+                _query("camera", {"type": "string"}, "Only those of this camera."),
+                _query("kind", {"type": "string", "enum": EVENT_KINDS}, "Only those of this kind."),
+                _query("label", {"type": "string"}, "Only those of this class."),
             ],
-            {"422": _error("A number is out of its range.")},
+            {"422": _error("A number is out of its range, or there is no such kind.")},
         ),
         "/api/v1/enrolment": _get(
             "What can be taught, and was",

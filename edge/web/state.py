@@ -11,11 +11,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from edge.secret import MASK, masked_in_text
+from edge.sinks.happenings import EventKind
 
 _SECRET_KEY = re.compile(r"pass|secret|token|credential|api_?key|auth", re.IGNORECASE)
 
@@ -25,9 +27,27 @@ LIVE = "live"
 SNAPSHOT_AGE_S = 0.5
 """How long a snapshot serves: many viewers cost the daemon no more than one."""
 
-EventsReader = Callable[[int, "float | None", "str | None"], list[dict[str, Any]]]
-"""`events(limit, before, older_than)`: the newest first, of before `before` (seconds since 1970) and older than the
-event of the id `older_than`, unless None."""
+
+@dataclass(frozen=True)
+class EventQuery:
+    """Which events are asked for; of what is None, all.
+
+    Attributes:
+        limit: how many at most.
+        before: a moment in seconds since 1970; older_than: the id of an event, and all behind it.
+        camera, kind, label: of one of each.
+    """
+
+    limit: int
+    before: float | None = None
+    older_than: str | None = None
+    camera: str | None = None
+    kind: EventKind | None = None
+    label: str | None = None
+
+
+EventsReader = Callable[[EventQuery], list[dict[str, Any]]]
+"""The events that a query asks for, the newest first."""
 
 
 class State(Protocol):

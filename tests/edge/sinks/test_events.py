@@ -19,10 +19,13 @@ import pytest
 from stage import INFO, animal, faces, file_size_limit, frame_at, stored_before_kill, until
 
 import sightline
+from edge.config import SinkSettings, StreamSettings
 from edge.errors import InputError
+from edge.run_daemon import events_reader
 from edge.sinks.events import SCHEMA, EventsSettings, EventsSink, read_events
 from edge.sinks.outbox import SCHEMA as OUTBOX
 from edge.sinks.storage import connect
+from edge.web.state import EventQuery
 
 ROOT = Path(sightline.__file__).parent
 
@@ -59,6 +62,20 @@ def test_several_cameras_share_one_database_and_a_second_run_goes_on_in_it(tmp_p
         sink.close()
     assert len(read_events(tmp_path / "events.sqlite")) == 8
     assert len(read_events(tmp_path / "events.sqlite", camera="front", kind="face_entered")) == 2
+
+
+def test_the_page_reads_what_is_asked_for(tmp_path: Path) -> None:
+    sink = EventsSink(settings(tmp_path))
+    for camera in ("front", "back"):
+        sink.open(INFO)
+        sink.write(frame_at(0, camera), faces(1))
+    sink.close()
+    read = events_reader(StreamSettings.model_construct(sinks=SinkSettings(events=settings(tmp_path))))
+    assert read is not None
+    assert len(read(EventQuery(limit=10))) == 4
+    (event,) = read(EventQuery(limit=10, camera="back", kind="face_left"))
+    assert (event["camera"], event["kind"]) == ("back", "face_left")
+    assert read(EventQuery(limit=10, label="cat")) == []
 
 
 def test_a_page_of_older_events_begins_where_the_newer_one_ended(tmp_path: Path) -> None:
@@ -125,7 +142,9 @@ def test_more_rows_than_can_be_counted_are_refused(tmp_path: Path, command: Call
 AS_ANOTHER_USER = """
 import os, sys
 from pathlib import Path
+from edge.config import SinkSettings, StreamSettings
 from edge.errors import InputError
+from edge.run_daemon import events_reader
 from edge.sinks.events import read_events
 import edge.sinks.happenings
 if os.geteuid() == 0:

@@ -17,6 +17,7 @@ from web_stage import Feeder, Noted, Still, camera, cheap_hash, serving, snapsho
 from edge.web.live import LiveSink
 from edge.web.openapi import document
 from edge.web.server import WebServer
+from edge.web.state import EventQuery
 
 Clients = Callable[..., httpx.Client]
 
@@ -30,11 +31,12 @@ EVENTS = [
 ]  # fmt: skip
 
 
-def read_events(limit: int, before: float | None, older_than: str | None) -> list[dict[str, Any]]:
+def read_events(query: EventQuery) -> list[dict[str, Any]]:
     """Of the newest first; `before` is compared with the track's number."""
-    found = [event for event in EVENTS if before is None or event["track"] < before]
-    begin = next((n for n, event in enumerate(found, 1) if event["id"] == older_than), 0)
-    return found[begin:][:limit]
+    found = [event for event in EVENTS if query.before is None or event["track"] < query.before]
+    found = [event for event in found if query.camera in (None, event["camera"])]
+    begin = next((n for n, event in enumerate(found, 1) if event["id"] == query.older_than), 0)
+    return found[begin:][: query.limit]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,10 @@ def test_events_are_limited_and_paged(server: WebServer, client: Clients) -> Non
     assert len(http.get("/api/v1/events?limit=1").json()["events"]) == 1
     assert len(http.get("/api/v1/events?before=1.5").json()["events"]) == 2
     assert http.get(f"/api/v1/events?limit=1&older_than={EVENTS[0]['id']}").json()["events"] == EVENTS[1:2]
+    assert http.get("/api/v1/events?camera=yard").json()["events"] == []
+    assert len(http.get("/api/v1/events?camera=door&kind=face_entered").json()["events"]) == 3
+    answer = http.get("/api/v1/events?kind=face")
+    assert (answer.status_code, "face_entered, face_left" in answer.json()["error"]) == (422, True)
     for query in (
         "limit=0",
         "limit=501",

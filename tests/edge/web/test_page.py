@@ -55,7 +55,7 @@ def test_the_page_shows_cameras_figures_and_events(
     live, state = LiveSink(), Still(snapshot("door", "yard"))
     state.content["cameras"][1] = camera("yard", state="lost", last_error=HOSTILE, last_result=HOSTILE)
     state.content["settings"] = {"source": "rtsp://me:hunter2@cam/1"}
-    with Feeder(live, "door"), serving(state, live, lambda limit, before, older_than: [EVENT]) as server:
+    with Feeder(live, "door"), serving(state, live, lambda query: [EVENT]) as server:
         browser.complaints.clear()
         browser.show(server.url, width, 1400, dark)
         browser.wait("document.querySelector('.view img')?.naturalWidth", lambda value: value == 320)
