@@ -7,6 +7,7 @@ downloaded.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 from collections import Counter, defaultdict, deque
@@ -194,7 +195,7 @@ class _Coco(BaseModel):
 
 def _read(path: Path) -> _Coco:
     try:
-        return _Coco.model_validate_json(path.read_bytes())
+        return _Coco.model_validate_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise InputError(
             f"No annotations at {path} ({error.strerror}): expected COCO's JSON beside {IMAGES}/."
@@ -260,12 +261,19 @@ def _one_category(faces: Sequence[_Face], path: Path) -> None:
 
 
 def _all_there(rows: Sequence[_Row], annotations: Path) -> None:
-    missing = [row.file_name for row in rows if not (annotations.parent / IMAGES / row.file_name).is_file()]
+    missing = [row.file_name for row in rows if not _is_file(annotations.parent / IMAGES / row.file_name)]
     if missing:
         raise InputError(
             f"{annotations} lists {missing[0]}, but {annotations.parent / IMAGES / missing[0]} does not exist "
             f"({len(missing)} of {len(rows)} are missing). Copy the pictures, or remove them from the file."
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, such as a signed address, or one with a zero in it
+        return False
 
 
 def _image(row: _Row, faces: Sequence[_Face], folder: Path, notes: Counter[str]) -> BoxedImage:

@@ -57,6 +57,12 @@ def test_boxes_are_cut_at_the_edge_or_left_out_and_counted(coco: Coco) -> None:
     )
 
 
+def test_a_byte_order_mark_is_no_part_of_the_json(coco: Coco) -> None:
+    path = coco([{"faces": [(1, 2, 3, 4)]}]) / "annotations.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert load_boxed(path.parent, "test").faces == 1
+
+
 def test_crowds_and_ignored_faces_are_marked(coco: Coco) -> None:
     faces = [
         {"image_id": 1, "bbox": [0, 0, 5, 5], "iscrowd": 1},
@@ -78,6 +84,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "the annotation id 1 stands more than once",
     ),
     ({"images": [ROW | {"file_name": "gone.png"}]}, "lists gone.png, but .* does not exist"),
+    ({"images": [ROW | {"file_name": "x.png?signature=" + 300 * "0"}]}, "x.png.* does not exist"),
     ({"images": [ROW, ROW | {"id": 2}]}, "lists the picture 1.png 2 times, for test"),
     (
         {"images": [ROW, ROW | {"id": 2, "split": "train", "file_name": "./1.png"}]},
