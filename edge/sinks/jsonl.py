@@ -24,8 +24,9 @@ class JsonlSink:
     counted while the stream goes on.
 
     A line: `frame` (index in the stream), `time` (of its capture, ISO 8601 in UTC by the wall clock: for people,
-    and to find it in a recording), `camera` and `image` (their names, if they have one), what the models say,
-    `stages_ms`, `age_ms` and `capture_clock` (what the age is counted from). What the models say:
+    and to find it in a recording), `camera` and `image` (their names, if they have one), `width` and `height` (of the
+    frame, pixels), what the models say, `stages_ms`, `age_ms` and `capture_clock` (what the age is counted from). What
+    the models say:
 
     * one model: `model`, its name, and its fields;
     * several: `models`, an object with each one's fields by name.
@@ -117,11 +118,14 @@ class JsonlSink:
 
     def _line(self, frame: Frame, result: FrameResult) -> dict[str, Any]:
         stages = {name: round(ms, 3) for name, ms in frame.stamps.stages_ms().items()}
+        height, width = frame.pixels.shape[:2]
         return {
             "frame": frame.index,
             "time": in_utc(wall_s(frame.stamps.capture)),
             **({"camera": frame.camera} if frame.camera else {}),
             **({"image": frame.name} if frame.name else {}),
+            "width": width,
+            "height": height,
             **result.as_record(),
             "stages_ms": stages,
             "age_ms": round(frame.stamps.age_ms, 3),

@@ -72,6 +72,8 @@ def test_jsonl_line_holds_result_and_history(tmp_path: Path) -> None:
     assert datetime.fromisoformat(told).timestamp() == pytest.approx(captured_s, abs=1.0), "of the capture"
     assert first == {
         "frame": 0,
+        "width": 160,
+        "height": 120,
         "model": "pets",
         "label": "cat",
         "score": 0.75,
@@ -109,7 +111,7 @@ def test_jsonl_line_of_faces(tmp_path: Path) -> None:
 
 def test_jsonl_line_of_several_models_has_each_under_its_name(tmp_path: Path) -> None:
     line = written_line(tmp_path, FrameResult({"face": FACES, "pets": CAT_ALONE}))
-    assert set(line) == {"frame", "time", "models", "stages_ms", "age_ms", "capture_clock"}
+    assert set(line) == {"frame", "time", "width", "height", "models", "stages_ms", "age_ms", "capture_clock"}
     assert list(line["models"]) == ["face", "pets"]
     assert len(line["models"]["face"]["faces"]) == 2
     assert line["models"]["pets"]["label"] == "cat"
