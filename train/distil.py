@@ -4,6 +4,9 @@ The teacher sees each image moved and mirrored as the pupil does, which a pupil 
 arXiv 2106.05237), to the nearest `teacher_step` pixels, but never compressed, blurred or with noise: the pupil is to
 say of a JPEG what the teacher says of the original. An image with a patch of another is never seen twice, so the
 teacher is asked of it then and there; it has not learnt those by heart.
+
+After `--resume` it is asked anew, in batches of other sizes, for which its kernels may add up in another order: answers
+then differ by some 1e-6 of a logit, here and there by float16's last bit, and so does what the pupil becomes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Training: one loop for every recipe, with checkpoints, on any Keras backend.
 
 The same recipe on the same data gives the same weights, bit for bit, on the same machine with the
-same number of threads, in one go or resumed: everything random is drawn from the recipe's seed.
+same number of threads, in one go or resumed: everything random is drawn from the recipe's seed. A teacher's
+answers after a resumption are the exception, see `train.distil`.
 """
 
 from __future__ import annotations
