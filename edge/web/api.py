@@ -18,6 +18,8 @@ from edge.web.openapi import LATEST_S, MOST_EVENTS, SOME_EVENTS, document
 from edge.web.state import EventQuery, EventsReader, Snapshot, Snapshots, masked
 from edge.web.stream import MjpegResponse, SnapshotResponse, Streams
 
+_JSON_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
 
 @dataclass(frozen=True)
 class Api:
@@ -133,7 +135,7 @@ def _moment(request: Request, name: str) -> float | None:
     text = request.query_params.get(name)
     if text is None:
         return None
-    if not re.fullmatch(r"[0-9]{1,13}(\.[0-9]{1,9})?", text) or float(text) > LATEST_S:
+    if not _JSON_NUMBER.fullmatch(text) or not 0 <= float(text) <= LATEST_S:
         raise ValueError(f"'{name}' is a moment in seconds since 1970, with decimals or without.")
     return float(text)
 
