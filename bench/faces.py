@@ -107,6 +107,14 @@ def peers(folder: Path, long_sides: tuple[int, ...]) -> list[Entrant]:
     return [*found, Entrant("RFB-320 @320x240", False, rfb.detect, lambda: rfb.infer(pixels))]
 
 
+def int8_and_yunets(
+    bundles: tuple[str, ...], folder: Path, long_side: int, console: Console
+) -> list[Entrant]:
+    """The int8 TFLite files of our bundles, then YuNet_s and YuNet_n at one size."""
+    ours = [one for one in our_entrants(bundles, console) if one.name.endswith("tflite int8")]
+    return [*ours, *(one for one in peers(folder, (long_side,)) if one.name.startswith("YuNet"))]
+
+
 def _yunet(name: str, yunet: YuNet) -> Entrant:
     pixels = 255 * _noise(yunet.long_side, yunet.long_side)
     return Entrant(f"{name} @{yunet.long_side}", False, yunet.detect, lambda: yunet.infer(pixels))

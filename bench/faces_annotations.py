@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from faces import Entrant, conditions, markdown_table, measurable, our_entrants, peers
+from faces import Entrant, conditions, int8_and_yunets, markdown_table, measurable
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -86,9 +86,8 @@ def main(data: Path | None, folder: Path | None, bundle: str, split: str) -> Non
     if found is None:
         return
     images, models = found
-    ours = next(one for one in our_entrants((bundle,), console) if one.name.endswith("tflite int8"))
-    theirs = next(one for one in peers(models, (LONG_SIDE,)) if one.name.startswith("YuNet_n"))
-    rows = all_sizes(images, ours, theirs)
+    ours, _, yunet_n = int8_and_yunets((bundle,), models, LONG_SIDE, console)
+    rows = all_sizes(images, ours, yunet_n)
     table = markdown_table(
         "size", "faces", "ours / annotated", "YuNet_n / annotated", "ours / YuNet_n", "correlation"
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from faces import Entrant, all_matched, conditions, markdown_table, measurable, our_entrants, peers
+from faces import Entrant, all_matched, conditions, int8_and_yunets, markdown_table, measurable
 from rich.console import Console
 from rich.progress import track
 
@@ -96,9 +96,7 @@ def main(
         return
     images = load(without, "test").images
     faces, theirs = found
-    yunets = [peer for peer in peers(theirs, (SIDE,)) if peer.name.startswith("YuNet")]
-    ours = [our for our in our_entrants(bundles, console) if our.name.endswith("tflite int8")]
-    entrants = [*ours, *yunets]
+    entrants = int8_and_yunets(bundles, theirs, SIDE, console)
     scores = [score_at(matched) for matched in all_matched(entrants, faces).values()]
     table = markdown_table("false faces in 100 images", *(entrant.name for entrant in entrants))
     table.add_row(f"from this score on it finds {RECALL:.0%}", *(f"{score:.2f}" for score in scores))

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from faces import conditions, markdown_table, measurable, our_entrants, peers
+from faces import conditions, int8_and_yunets, markdown_table, measurable
 from rich.console import Console
 from rich.progress import track
 
@@ -109,9 +109,7 @@ def main(data: Path | None, folder: Path | None, bundles: tuple[str, ...], split
     if found is None:
         return
     images, theirs = found
-    yunets = [peer for peer in peers(theirs, (SIDE,)) if peer.name.startswith("YuNet")]
-    ours = [our for our in our_entrants(bundles, console) if our.name.endswith("tflite int8")]
-    entrants = [*ours, *yunets]
+    entrants = int8_and_yunets(bundles, theirs, SIDE, console)
     table = markdown_table("AP50", *(entrant.name for entrant in entrants))
     for condition in track(CONDITIONS, "conditions", console=Console(stderr=True)):
         matched: dict[str, list[Matched]] = {entrant.name: [] for entrant in entrants}
