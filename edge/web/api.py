@@ -143,7 +143,6 @@ def _moment(request: Request, name: str) -> float | None:
 def _kind(request: Request) -> EventKind | None:
     """A kind of event in the query; raises ValueError for anything else."""
     text = request.query_params.get("kind")
-    kind = next((kind for kind in EVENT_KINDS if kind == text), None)
-    if text is not None and kind is None:
+    if text is not None and text not in EVENT_KINDS:
         raise ValueError(f"'kind' is one of {', '.join(EVENT_KINDS)}.")
-    return kind
+    return text
