@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.metadata import PackageNotFoundError, metadata
 from itertools import combinations
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from packaging.markers import Marker
+from packaging.specifiers import SpecifierSet
 
 from edge.errors import DeviceFailed, InputError
 
@@ -160,6 +165,19 @@ class TestDockerfiles:
         assert wheel
         for part in json.loads(f"[{wheel[1]}]"):
             assert re.search(rf"^COPY .*\b{re.escape(part)}\b", text, re.MULTILINE), part
+
+
+def test_pip_takes_every_locked_package_on_this_python() -> None:
+    """uv, which locks and installs here, passes over the upper bound of Requires-Python; pip on a device does not."""
+    pins = re.findall(
+        r"^([\w.-]+)==([^\s;]+)(?: ; (.*))?$", (ROOT / "requirements.lock").read_text(), re.MULTILINE
+    )
+    assert pins
+    for name, version, marker in pins:
+        with suppress(PackageNotFoundError):
+            found = metadata(name)
+            if found["Version"] == version and (not marker or Marker(marker).evaluate()):
+                assert SpecifierSet(found["Requires-Python"] or "").contains(platform.python_version()), name
 
 
 def test_the_compose_file_gives_the_cameras_and_takes_the_rights() -> None:
