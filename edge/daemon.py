@@ -214,7 +214,10 @@ class Daemon:
             try:
                 sink.write(frame, result)
             except Exception as error:  # whatever a disk or an encoder throws: the others get theirs
-                self.state.sink_failed(name, str(error) or type(error).__name__)
+                self.state.sink_failed(name, frame.camera, str(error) or type(error).__name__)
+                self._notices.look_now()  # the next result may go well, and nobody would know why this one did not
+            else:
+                self.state.sink_took(name, frame.camera)
         self.state.published(frame, result)
 
     def _begin_stream(self, feeder: Feeder) -> None:
@@ -227,7 +230,7 @@ class Daemon:
             try:
                 sink.open(feeder.info)
             except Exception as error:  # a full disk, say: a wrong target was found at the start
-                self.state.sink_failed(name, str(error) or type(error).__name__)
+                self.state.sink_failed(name, feeder.camera.name, str(error) or type(error).__name__)
         self._begun.add(feeder)
 
     def _between_frames(self) -> None:

@@ -70,8 +70,10 @@ class _Camera:
 
 @dataclass
 class _SinkTrouble:
+    """What the daemon saw a sink refuse; `errors` by camera, of those whose last result was refused."""
+
     lost: int = 0
-    last_error: str = ""
+    errors: dict[str, str] = field(default_factory=dict)
 
 
 class DaemonState:
@@ -111,6 +113,8 @@ class DaemonState:
                 known = before.get(feeder.camera.name)
                 kept = known if known is not None and known.feeder is feeder else _Camera(feeder)
                 self._cameras[feeder.camera.name] = kept
+            for trouble in self._troubles.values():
+                trouble.errors = {name: why for name, why in trouble.errors.items() if name in self._cameras}
 
     def run_models(self, models: Sequence[ModelFacts]) -> None:
         """The models from now on."""
@@ -145,12 +149,18 @@ class DaemonState:
             camera.last, camera.last_result = record, result.summary()
             camera.age_ms = record["age_ms"]
 
-    def sink_failed(self, name: str, reason: str) -> None:
-        """A sink did not take a result."""
+    def sink_failed(self, name: str, camera: str, reason: str) -> None:
+        """A sink did not take a camera's result."""
         with self._lock:
             trouble = self._troubles.setdefault(name, _SinkTrouble())
             trouble.lost += 1
-            trouble.last_error = reason
+            trouble.errors[camera] = reason
+
+    def sink_took(self, name: str, camera: str) -> None:
+        """A sink took a camera's result: whatever was wrong is over."""
+        if name in self._troubles:
+            with self._lock:
+                self._troubles[name].errors.pop(camera, None)
 
     def reloaded(self, refused: str = "") -> None:
         """The configuration was read anew: it is in force, or was refused for a reason."""
@@ -263,7 +273,7 @@ def _sink(name: str, sink: Sink, trouble: _SinkTrouble | None) -> dict[str, Any]
     return {
         "name": name,
         "lost": trouble.lost + own.lost,
-        "last_error": own.trouble or trouble.last_error,
+        "last_error": own.trouble or next(iter(trouble.errors.values()), ""),
         "damage": own.damage,
     }
 

@@ -12,6 +12,7 @@ from edge.bundle import Bundle
 from edge.cascade import Cascade, Member, check_threshold, member_of, threshold_of
 from edge.config import CameraSettings, ModelSettings, SinkSettings, StreamSettings, video_of
 from edge.daemon_state import ModelFacts
+from edge.errors import InputError
 from edge.files import check_could_write
 from edge.frame import Frame
 from edge.model import Model
@@ -170,19 +171,25 @@ class VideoOfEach:
         check_suffix(path)
         self._path, self._title = path, title
         self._sinks: dict[str, VideoSink] = {}
+        self._refused: dict[str, str] = {}  # by camera, why its file could not be begun
 
     def open(self, source: SourceInfo) -> None:
-        """Begin the camera's file, unless it has one."""
+        """Begin the camera's file, unless it has one; raises InputError where that cannot be."""
         if source.camera in self._sinks:
             return
         sink = VideoSink(video_of(self._path, source.camera), f"{source.camera}  {self._title}")
-        sink.open(source)
+        try:
+            sink.open(source)
+        except Exception as error:
+            self._refused[source.camera] = str(error) or type(error).__name__
+            raise
         self._sinks[source.camera] = sink
 
     def write(self, frame: Frame, result: FrameResult) -> None:
-        """Into the camera's file."""
-        if frame.camera in self._sinks:
-            self._sinks[frame.camera].write(frame, result)
+        """Into the camera's file; raises InputError where it has none, or as `VideoSink.write`."""
+        if frame.camera not in self._sinks:
+            raise InputError(self._refused[frame.camera])
+        self._sinks[frame.camera].write(frame, result)
 
     def close(self) -> None:
         """Finish all files, even when one of them cannot be."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from daemon_stage import Camera, Sleeper, cameras, daemon_of
+from daemon_stage import Camera, Collector, Sleeper, cameras, daemon_of, steady
 
 from edge.config import StreamSettings
+from edge.daemon_state import DaemonState
 from edge.errors import InputError
+from edge.feeder import Feeder
+from edge.frame import Frame
 from edge.notices import BURST, PERIOD_S, REPEAT_S, Notices
 
 
@@ -178,3 +182,54 @@ def test_a_daemon_tells_of_a_camera_and_of_a_reload_that_it_refused(monkeypatch:
     ]
     assert losses
     assert not [line for line in said if "good" in line]
+
+
+def test_a_sink_that_refuses_one_result_is_well_again_with_the_next() -> None:
+    def refuse(frame: Frame) -> None:
+        if frame.index == 3:
+            raise OSError("no space left")
+
+    lines: list[str] = []
+    settings = StreamSettings(cameras=(steady("a"),), build_plans=False)
+    source = Camera(frames=10, clock="file")
+    daemon = daemon_of(settings, {"a": source}, Sleeper(), Collector(on_write=refuse), say=lines.append)
+    daemon.run()
+    (shown,) = daemon.state.snapshot()["sinks"]
+    assert (shown["lost"], shown["last_error"]) == (1, "")
+    told = [line for line in lines if line.startswith("sink")]
+    assert told[0] == "sink collector: 1 lost so far: no space left"
+    assert told[1:] == ["sink collector: well again, after: no space left"]
+
+
+def test_a_sink_is_in_trouble_while_any_camera_of_those_that_are_left_is_refused() -> None:
+    state, frames = DaemonState(), {name: Feeder(steady(name), Camera) for name in ("a", "b")}
+    state.watch(frames.values())
+    state.write_to([("video", Collector())])
+
+    def error() -> str:
+        return str(state.snapshot()["sinks"][0]["last_error"])
+
+    state.sink_failed("video", "a", "disk full")
+    state.sink_took("video", "b")
+    assert error() == "disk full"
+    state.watch([frames["b"]])
+    assert error() == ""
+
+
+def test_a_video_that_could_not_be_begun_stays_a_trouble_and_its_results_count_as_lost(
+    tmp_path: Path,
+) -> None:
+    class InTheWay(Collector):
+        """Comes between the look at the places of results and the first frame."""
+
+        def prepare(self) -> None:
+            folder.write_text("no folder")
+
+    folder = tmp_path / "videos"
+    sinks = {"video": folder / "out.mp4"}
+    settings = StreamSettings(cameras=(steady("a"),), sinks=sinks, build_plans=False)
+    daemon = daemon_of(settings, {"a": Camera(frames=10, clock="file")}, Sleeper(), InTheWay())
+    daemon.run()
+    (video,) = [sink for sink in daemon.state.snapshot()["sinks"] if sink["name"] == "video"]
+    assert str(folder) in video["last_error"]
+    assert video["lost"] == 1 + 10
