@@ -40,6 +40,7 @@ def _plain_name(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_plain_name)]
+Step = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -162,7 +163,7 @@ class Golden(_Part):
 
     file: FileName
     sha256: Sha256
-    step: dict[str, float]
+    step: dict[str, Step]
     tolerance_steps: float = 3.0
     share: float = Field(default=1.0, gt=0, le=1)
     margin_steps: float = 6.0
@@ -176,7 +177,7 @@ class Manifest(_Part):
     task: TaskName
     sightline: str
     input: InputSpec
-    outputs: tuple[OutputSpec, ...]
+    outputs: Annotated[tuple[OutputSpec, ...], Field(min_length=1)]
     labels: tuple[str, ...]
     artefacts: tuple[Artefact, ...]
     absent: tuple[Absent, ...] = ()

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle import Bundle, Golden, Precision
+from edge.bundle import MANIFEST, Bundle, Golden, Precision
 from edge.errors import BundleError, CheckFailed
 from edge.protocols import Runner
 from edge.runners import ARTEFACT_OF, open_runner
+
+Array = NDArray[np.generic]
 
 BEYOND = 4
 """Times the tolerance: what the few values may differ that need not keep it."""
@@ -67,38 +69,63 @@ def tolerance_needed(bundle: Bundle, runner: Runner, backend: str, precision: Pr
 
 def _compared(
     bundle: Bundle, runner: Runner, backend: str, precision: Precision
-) -> Iterator[tuple[str, NDArray[np.generic], NDArray[np.float32]]]:
+) -> Iterator[tuple[str, Array, NDArray[np.float32]]]:
     """By input and head: its name, what is expected and what the runner gives."""
-    vectors = _read(bundle)
-    for index, pixels in enumerate(vectors["inputs"]):
+    inputs, expected = _vectors(bundle, f"{ARTEFACT_OF[backend]}.{precision}")
+    for index, pixels in enumerate(inputs):
         for head, found in runner.infer(pixels[None]).items():
-            expected = _expected(vectors, f"{ARTEFACT_OF[backend]}.{precision}.{head}", bundle)
-            yield head, expected[index], found[0]
+            yield head, expected[head][index], found[0]
 
 
-def _read(bundle: Bundle) -> dict[str, NDArray[np.generic]]:
-    """The arrays, `inputs` among them; raises BundleError where the file holds none."""
+def _vectors(bundle: Bundle, artefact: str) -> tuple[Array, dict[str, Array]]:
+    """The inputs, uint8 (n, H, W, 3), and by head what an artefact must make of them, float32 (n, ...).
+
+    Raises:
+        BundleError: they are not there, or not as the manifest states them.
+    """
+    arrays, spec = _read(bundle), bundle.manifest.input
+    inputs = _fitting(bundle, arrays, "inputs", "uint8", (spec.height, spec.width, 3))
+    expected = {}
+    for output in bundle.manifest.outputs:
+        if output.name not in bundle.manifest.golden.step:
+            raise BundleError(
+                f"{bundle.folder / MANIFEST}: golden.step lacks '{output.name}'. Export the bundle anew."
+            )
+        key = f"{artefact}.{output.name}"
+        expected[output.name] = _fitting(bundle, arrays, key, "float32", output.shape[1:], len(inputs))
+    return inputs, expected
+
+
+def _fitting(
+    bundle: Bundle, arrays: dict[str, Array], key: str, dtype: str, shape: tuple[int, ...], count: int = 0
+) -> Array:
+    """An array of `count` such shapes, by default of one or more; raises BundleError where it is another."""
+    if key not in arrays:
+        raise BundleError(f"{bundle.folder} has no golden vectors for {key}. Export the bundle anew.")
+    found = arrays[key]
+    wanted = (count or max((1, *found.shape[:1])), *shape)
+    if (str(found.dtype), found.shape) != (dtype, wanted):
+        raise BundleError(
+            f"{bundle.folder}: the golden vectors for {key} are {found.dtype} {found.shape}; expected {dtype} "
+            f"{wanted}. Export the bundle anew."
+        )
+    return found
+
+
+def _read(bundle: Bundle) -> dict[str, Array]:
+    """The arrays of the file; raises BundleError where it holds none."""
     content = bundle.content(bundle.manifest.golden)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            vectors = dict(arrays)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            return dict(arrays)
+    # A TypeError: it is a single array, which is no context manager.
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise BundleError(
             f"{bundle.folder / bundle.manifest.golden.file} holds no golden vectors. Export the bundle anew."
         ) from error
-    _expected(vectors, "inputs", bundle)
-    return vectors
 
 
-def _expected(vectors: dict[str, NDArray[np.generic]], key: str, bundle: Bundle) -> NDArray[np.generic]:
-    if key not in vectors:
-        raise BundleError(f"{bundle.folder} has no golden vectors for {key}. Export the bundle anew.")
-    return vectors[key]
-
-
-def _steps(
-    golden: Golden, head: str, expected: NDArray[np.generic], found: NDArray[np.float32]
-) -> NDArray[np.float64]:
+def _steps(golden: Golden, head: str, expected: Array, found: NDArray[np.float32]) -> NDArray[np.float64]:
     steps: NDArray[np.float64] = np.abs(expected.astype(np.float64) - found) / golden.step[head]
     return steps
 
@@ -107,9 +134,7 @@ def _beyond(golden: Golden) -> int:
     return 1 if golden.share == 1 else BEYOND
 
 
-def _difference(
-    golden: Golden, head: str, expected: NDArray[np.generic], found: NDArray[np.float32], who: str
-) -> float:
+def _difference(golden: Golden, head: str, expected: Array, found: NDArray[np.float32], who: str) -> float:
     """The largest difference in steps."""
     steps = _steps(golden, head, expected, found)
     largest, kept = float(steps.max()), float((steps <= golden.tolerance_steps).mean())
@@ -126,9 +151,7 @@ def _difference(
     return largest
 
 
-def _same_class(
-    golden: Golden, head: str, expected: NDArray[np.generic], found: NDArray[np.float32], who: str
-) -> None:
+def _same_class(golden: Golden, head: str, expected: Array, found: NDArray[np.float32], who: str) -> None:
     wanted = expected.astype(np.float64).ravel()
     second, first = np.sort(wanted)[-2:]
     if (first - second) / golden.step[head] > golden.margin_steps and found.argmax() != wanted.argmax():

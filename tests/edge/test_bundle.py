@@ -13,10 +13,12 @@ import pytest
 
 from edge.bundle import DEFAULT_BUNDLE, SCHEMA_VERSION, SHIPPED, Bundle, shipped
 from edge.errors import BundleChanged, BundleError, CheckFailed, InputError
+from edge.files import sha256
 from edge.golden import check
 from edge.model import Model
 
 Command = Callable[..., Any]
+Arrays = dict[str, Any]
 IMAGE = np.full((40, 60, 3), 90, np.uint8)
 
 
@@ -136,6 +138,75 @@ def test_golden_vectors_catch_a_model_that_computes_something_else(folder: Path)
     (folder / "manifest.json").write_text(json.dumps(manifest | {"golden": golden}))
     with pytest.raises(CheckFailed, match="onnx int8 differs"):
         check(Bundle.open(folder), "onnx", "int8")
+
+
+def _cut(part: Any) -> Callable[[Arrays], Any]:
+    key = "tflite.int8.logits"
+    return lambda arrays: arrays.update({key: arrays[key][part]})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda arrays: arrays.pop("tflite.int8.logits"), "no golden vectors for tflite.int8.logits"),
+        (lambda arrays: arrays.pop("inputs"), "no golden vectors for inputs"),
+        (lambda arrays: arrays.update(inputs=arrays["inputs"][:0]), r"inputs are uint8 \(0, 32, 32, 3\)"),
+        (lambda arrays: arrays.update(inputs=arrays["inputs"][:, :16]), r"expected uint8 \(8, 32, 32, 3\)"),
+        (lambda arrays: arrays.update(inputs=arrays["inputs"] / 1.0), "inputs are float64"),
+        (lambda arrays: arrays.update(inputs=np.uint8(3)), r"inputs are uint8 \(\)"),
+        (_cut(np.s_[:2]), r"float32 \(2, 10\); expected float32 \(8, 10\)"),
+        (_cut(np.s_[:, :5]), r"float32 \(8, 5\); expected float32 \(8, 10\)"),
+    ],
+)
+def test_golden_vectors_that_do_not_fit_the_manifest_are_told(
+    folder: Path, spoil: Callable[[Arrays], Any], said: str
+) -> None:
+    """Where there is no input, nothing would be compared."""
+    with np.load(folder / "golden.npz") as file:
+        arrays = dict(file)
+    spoil(arrays)
+    np.savez(folder / "golden.npz", **arrays)
+    _sign(folder)
+    with pytest.raises(BundleError, match=said):
+        check(Bundle.open(folder), "tflite", "int8")
+
+
+def test_a_single_array_holds_no_golden_vectors(folder: Path) -> None:
+    with open(folder / "golden.npz", "wb") as file:
+        np.save(file, np.zeros(3))
+    _sign(folder)
+    with pytest.raises(BundleError, match=r"golden\.npz holds no golden vectors"):
+        check(Bundle.open(folder), "tflite", "int8")
+
+
+def _sign(folder: Path) -> None:
+    """The manifest has the hash of the golden vectors that are there."""
+    golden = json.loads((folder / "manifest.json").read_text())["golden"]
+    _edit(folder, golden=golden | {"sha256": sha256(folder / "golden.npz")})
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        ({}, r"golden\.step lacks 'logits'"),
+        ({"logits": 0.0}, r"golden\.step\.logits: Input should be greater than 0"),
+        ({"logits": -0.1}, r"golden\.step\.logits: Input should be greater than 0"),
+        ({"logits": float("nan")}, r"golden\.step\.logits: Input should be"),
+    ],
+)
+def test_a_step_that_measures_nothing_is_told(folder: Path, step: dict[str, float], said: str) -> None:
+    """Of a negative one every difference would be within the tolerance."""
+    golden = json.loads((folder / "manifest.json").read_text())["golden"]
+    _edit(folder, golden=golden | {"step": step})
+    with pytest.raises(BundleError, match=said):
+        check(Bundle.open(folder), "tflite", "int8")
+
+
+def test_a_detector_without_outputs_is_no_manifest(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(SHIPPED / "face-320x192", tmp_path / "faces"))
+    _edit(folder, outputs=[])
+    with pytest.raises(BundleError, match="outputs: Tuple should have at least 1 item"):
+        Bundle.open(folder)
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,8 @@ def test_logits_within_the_tolerance_pass_whatever_they_name(
     tmp_path_factory: pytest.TempPathFactory, best: float, second: float, steps: float
 ) -> None:
     folder = tmp_path_factory.mktemp("golden")
-    expected = np.array([[best, second, -1.0]], np.float32)
-    vectors = {"inputs": np.zeros((1, 2, 2, 3), np.uint8), "tflite.int8.logits": expected}
+    expected = np.array([[best, second, *[-1.0] * 8]], np.float32)
+    vectors = {"inputs": np.zeros((1, 32, 32, 3), np.uint8), "tflite.int8.logits": expected}
     golden = write_golden(folder, vectors, {"logits": 0.5}, Tolerance(steps))
     manifest = Bundle.open(BUNDLES / "cifar10-base").manifest.model_copy(update={"golden": golden})
     runner = _Off(expected, 0.5, 0.99 * steps)
