@@ -28,7 +28,7 @@ def load_keras(path: Path) -> keras.Model:
     """The model of a `.keras` file, in Keras's safe mode: a file cannot bring code of its own.
 
     Raises:
-        InputError: the file is missing, is no Keras model, or is refused by the safe mode.
+        InputError: the file is missing, is no Keras model, is refused by the safe mode, or holds no graph of layers.
         MissingPackageError: Keras is not installed.
     """
     if (path / "saved_model.pb").is_file():
@@ -41,9 +41,15 @@ def load_keras(path: Path) -> keras.Model:
     keras = import_keras()
     importlib.import_module(OWN_LAYERS)
     try:
-        return keras.models.load_model(path)
+        model = keras.models.load_model(path)
     except Exception as error:  # Keras raises whatever its many deserialisers meet.
         raise InputError(f"{path} is not a Keras model that can be loaded: {_why(str(error))}") from error
+    if not hasattr(model, "outputs"):
+        raise InputError(
+            f"{path} holds a {type(model).__name__} without a recorded graph. Save a keras.Model(inputs, outputs), or "
+            "a keras.Sequential that begins with keras.Input((height, width, 3))."
+        )
+    return model
 
 
 def _check_form(path: Path) -> None:

@@ -82,6 +82,10 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def saved(path: Path, what: Any) -> None:
+    keras.saving.save_model(what, path)
+
+
 def saved_model(path: Path) -> None:
     path.mkdir()
     (path / "saved_model.pb").write_bytes(b"")
@@ -95,8 +99,14 @@ def saved_model(path: Path) -> None:
         (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n..."), "it is an HDF5 file; name it .h5"),
         (saved_model, "is a SavedModel of TensorFlow"),
         (lambda path: ended(Mine()).save(path), "it holds 'Mine', which is no part of Keras"),
+        (lambda path: saved(path, layers.Dense(10)), "holds a Dense without a recorded graph"),
+        (
+            lambda path: saved(path, keras.Sequential([layers.Dense(10)])),
+            "holds a Sequential without a recorded graph",
+        ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built:UserWarning")
 def test_what_is_no_model_is_told_by_every_command(
     make: Callable[[Path], Any], words: str, command: Callable[..., Any], tmp_path: Path
 ) -> None:
