@@ -93,23 +93,39 @@ def without_softmax(model: keras.Model) -> keras.Model:
     """
     if len(model.outputs) != 1 or len(model.inputs) != 1:
         return model
-    keras, made_by = import_keras(), model.outputs[0]._keras_history
-    last = made_by.operation
+    last = model.outputs[0]._keras_history.operation
+    if _hands_on(last):
+        shorter = _without_last(model)
+        bare = without_softmax(shorter)
+        return model if bare is shorter else bare
     if hasattr(last, "layers"):
         other: Any = without_softmax(last)
         if other is last:
             return model
     elif type(last).__name__ == "Softmax" and getattr(last, "axis", -1) in (-1, 1):
-        # Keras's layer or operation.
-        before = last._inbound_nodes[made_by.node_index].input_tensors[0]
-        return keras.Model(model.inputs[0], before, name=model.name)
+        return _without_last(model)  # Keras's layer or operation
     elif getattr(getattr(last, "activation", None), "__name__", "") == "softmax":
         other = type(last).from_config(last.get_config() | {"activation": "linear"})
     else:
         return model
-    copy = keras.models.clone_model(model, clone_function=lambda layer: other if layer is last else layer)
+    copy = import_keras().models.clone_model(
+        model, clone_function=lambda layer: other if layer is last else layer
+    )
     other.set_weights(last.get_weights())
     return copy
+
+
+def _hands_on(layer: Any) -> bool:
+    """Whether it gives what it reads, in another precision perhaps: what stands behind the softmax of some networks."""
+    kind, activation = type(layer).__name__, getattr(layer, "activation", None)
+    return kind in ("Identity", "Dropout") or (kind == "Activation" and activation.__name__ == "linear")
+
+
+def _without_last(model: keras.Model) -> keras.Model:
+    """The same network up to what its last layer or operation reads."""
+    made_by = model.outputs[0]._keras_history
+    before = made_by.operation._inbound_nodes[made_by.node_index].input_tensors[0]
+    return import_keras().Model(model.inputs[0], before, name=model.name)
 
 
 def in_float32(model: keras.Model) -> keras.Model:

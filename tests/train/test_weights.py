@@ -50,6 +50,12 @@ ENDS: dict[str, Callable[[], keras.Model]] = {
     "Sequential": lambda: keras.Sequential(
         [keras.Input(SHAPE), layers.Flatten(), layers.Dense(10, activation="softmax")], name="mine"
     ),
+    "linear in float32": lambda: ended(
+        layers.Dense(10, activation="softmax"), layers.Activation("linear", dtype="float32")
+    ),
+    "Identity and Dropout": lambda: ended(
+        layers.Dense(10), layers.Softmax(), layers.Dropout(0.1), layers.Identity()
+    ),
     "nested": nested,
     "Sequential with a layer": lambda: keras.Sequential(
         [keras.Input(SHAPE), layers.Flatten(), layers.Dense(10), layers.Softmax()], name="mine"
@@ -141,7 +147,8 @@ def test_an_older_kind_of_file_is_measured_too(command: Callable[..., Any], tmp_
 
 def test_what_ends_in_no_softmax_stays_the_same() -> None:
     over_rows = ended(layers.Dense(12), layers.Reshape((4, 3)), layers.Softmax(axis=2))
-    for model in (ended(layers.Dense(10)), ended(layers.Dense(10, activation="sigmoid"))):
+    handed_on = ended(layers.Dense(10), layers.Identity())
+    for model in (handed_on, ended(layers.Dense(10)), ended(layers.Dense(10, activation="sigmoid"))):
         assert without_softmax(model) is model
     assert without_softmax(over_rows).output_shape == (None, 4, 3)
 
