@@ -24,7 +24,7 @@ from calibration.settings import Settings
 from edge.bundle import InputSpec
 from edge.console import open_console
 from edge.errors import InputError, SightlineError
-from edge.files import write_text
+from edge.files import check_could_write, write_text
 from train.card import card_path, read_card
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
@@ -47,6 +47,8 @@ WIDEST = 400
 def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:
+        for path in filter(None, (out, hurts)):
+            check_could_write(path)
         network = in_float32(load_network(model))
         spec = read_card(model).input if card_path(model).exists() else _own_input(network, data)
         if is_boxed(data):

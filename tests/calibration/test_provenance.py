@@ -212,6 +212,16 @@ def test_the_command_refuses_what_makes_no_sense(lenet: Path, options: tuple[str
     assert said in done.output
 
 
+@pytest.mark.parametrize("option", ["--out", "--sensitivity"])
+def test_a_file_that_cannot_be_written_is_told_before_the_work(
+    lenet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr(command_module, "calibrate", lambda *_: pytest.fail("calibrated"))
+    done = _run(lenet, "--data", "digits", option, tmp_path)
+    assert done.exit_code == 2
+    assert "it is a folder" in done.output
+
+
 _MEASURE = """
 import re, sys
 import keras, numpy as np
