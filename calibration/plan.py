@@ -220,13 +220,15 @@ class Plan(BaseModel):
 
     def _check_names(self, measured: Set[str], weighted: Set[str]) -> None:
         """Raises InputError for what is said of a layer that the network does not have or measure."""
+        shifted = {name for shifts in self.bias_shifts.values() for name in shifts}
         for what, named, known in (
-            ("a range", self.ranges, measured),
-            ("kernel scales", self.kernel_scales, weighted),
-            ("an equalisation", self.equalised, weighted),
-            ("a rounding", self.rounding, weighted),
+            ("a range", self.ranges.keys(), measured),
+            ("kernel scales", self.kernel_scales.keys(), weighted),
+            ("an equalisation", self.equalised.keys(), weighted),
+            ("a rounding", self.rounding.keys(), weighted),
+            ("a bias correction", shifted, weighted),
         ):
-            if unknown := sorted(named.keys() - known):
+            if unknown := sorted(named - known):
                 raise InputError(
                     f"The plan has {what} of '{unknown[0]}', which the network does not have or measure. The plan was "
                     "damaged, or made by hand: calibrate anew."

@@ -138,6 +138,7 @@ def _of_head(plan: Plan, **changes: Any) -> Plan:
         ({"equalised": lambda _: {"haed": (1.0,) * 4}}, "equalisation of 'haed', which"),
         ({"equalised": lambda _: {"head": (0.0,) * 4}}, "equalisation of layer 'head'"),
         ({"bias_shifts": lambda _: {"onnx": {"head": (math.nan,) * 4}}}, "bias correction of layer 'head'"),
+        ({"bias_shifts": lambda _: {"onnx": {"haed": (0.0,) * 4}}}, "bias correction of 'haed', which"),
         ({"rounding": lambda _: {"head": "AA=="}}, "rounding of layer 'head'"),
         ({"rounding": lambda _: {"head": "no base64"}}, "rounding of layer 'head'"),
     ],
