@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from calibration.graph import Node
 from calibration.quantize import (
     PIXELS,
+    SMALLEST_SCALE,
     asymmetric,
     integer_kernel,
     kernel_scales,
@@ -27,6 +29,8 @@ def test_asymmetric_covers_the_range_and_hits_zero(a: float, b: float) -> None:
     assert -128 <= params.zero_point <= 127
     assert least <= min(low, 0) + params.scale / 2 + 1e-6
     assert most >= max(high, 0) - params.scale / 2 - 1e-6
+    spanned = max(high, 0) - min(low, 0)
+    assert params.scale == SMALLEST_SCALE or 255 * params.scale <= spanned * (1 + 1e-9), "no step is wasted"
 
 
 @given(real, real)
@@ -37,6 +41,9 @@ def test_symmetric_has_a_float16_scale_that_reaches_the_largest_value_but_an_eig
     assert params.zero_point == 0
     assert float(np.float16(params.scale)) == params.scale > 0
     assert 127.125 * params.scale >= max(abs(a), abs(b)) or params.scale < 2**-14
+    assert params.scale == SMALLEST_SCALE or 127 * params.scale <= max(abs(a), abs(b)) * (1 + 1e-6), (
+        "no step is wasted"
+    )
 
 
 def test_the_pixels_lose_nothing() -> None:
@@ -65,6 +72,17 @@ def test_each_channel_uses_its_whole_range() -> None:
     node = _convolution("Conv2D", kernel)
     largest = np.abs(integer_kernel(node, kernel_scales(node)).astype(int)).max(axis=(0, 1, 2))
     np.testing.assert_array_equal(largest, 127)
+
+
+@pytest.mark.parametrize("up", [False, True])
+def test_whichever_way_all_weights_round_they_stay_integers_that_both_targets_have(up: bool) -> None:
+    """A largest weight below -127 steps, by what its scale lost as a float16, would round down to -128."""
+    kernel = -np.abs(np.random.default_rng(0).normal(0, 1, (3, 3, 4, 16)))
+    node = _convolution("Conv2D", kernel)
+    scales = kernel_scales(node)
+    integers = integer_kernel(node, scales, np.full(kernel.shape, up)).astype(int)
+    assert integers.min() == -127
+    assert np.abs(integers - kernel / scales).max() <= 1.126
 
 
 def test_a_dead_channel_is_harmless() -> None:
