@@ -5,6 +5,7 @@ of three 3x3 convolutions follow, and a linear layer. As in airbench96 a group's
 it gives is added to what the third one gives. The convolutions begin as identities as far as their inputs go. Every
 activation is a ReLU where the original has GELU: it fuses into the convolution on every int8 target. The widths, 96,
 160 and 256 in place of 128, 384 and 512, keep the float file under ten megabytes: 2.34 M parameters and 140 M MACs.
+At half those widths it is a teacher for a far smaller network.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from train.whiten import LAYER
 
 WIDTHS = (96, 160, 256)
+HALF_WIDTHS = (48, 80, 128)
 FILTERS = 24
 """Of the first layer: two, one of each sign, for each of the 12 values of a 2x2 RGB patch."""
 
@@ -30,10 +32,19 @@ LOGIT_SCALE = 9.0
 
 def airbench(height: int, width: int, classes: int) -> keras.Model:
     """Float32 (N, H, W, 3) in [-1, 127/128] to logits (N, classes); H and W at least 25 pixels."""
+    return _network(height, width, classes, WIDTHS)
+
+
+def airbench_half(height: int, width: int, classes: int) -> keras.Model:
+    """The same at half the widths: 0.59 M parameters, 40 M MACs at 32x32."""
+    return _network(height, width, classes, HALF_WIDTHS)
+
+
+def _network(height: int, width: int, classes: int, widths: tuple[int, ...]) -> keras.Model:
     pixels = keras.Input((height, width, 3), name="pixels")
     x = layers.Conv2D(FILTERS, 2, use_bias=False, trainable=False, name=LAYER)(pixels)
     x = layers.ReLU(name="whiten_relu")(x)
-    for index, filters in enumerate(WIDTHS, start=1):
+    for index, filters in enumerate(widths, start=1):
         x = _group(x, filters, f"group{index}")
     x = layers.MaxPooling2D(LAST_POOL, name="pool")(x)
     x = layers.Flatten(name="flatten")(x)
