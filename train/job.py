@@ -16,7 +16,7 @@ from edge.files import check_writable, sha256
 from edge.machine import read_text
 from edge.tables import resolve
 from train.backend import import_keras
-from train.card import Card, this_machine, weights_sha256, write_card
+from train.card import Card, card_path, read_card, this_machine, weights_sha256, write_card
 from train.pictures.command import report_of_training
 from train.pictures.report import check_report
 from train.recipe import AnyRecipe
@@ -131,6 +131,7 @@ class Job:
         console = open_console(stderr=True)
         tell_notes(lesson.about.data.source, lesson.about.notes)
         _tell_if_slow(console, lesson.recipe)
+        _tell_if_smoothed(console, lesson.recipe)
         if self.sanity and not self.resume:
             from train.sanity import quick
 
@@ -190,6 +191,19 @@ def _tell_if_slow(console: Console, recipe: AnyRecipe) -> None:
                 f"far slower so than with {name}=float32.",
                 highlight=False,
             )
+
+
+def _tell_if_smoothed(console: Console, recipe: AnyRecipe) -> None:
+    teacher: str = getattr(recipe, "teacher", "")
+    if not teacher or not card_path(Path(teacher)).is_file():
+        return
+    smoothing = (read_card(Path(teacher)).recipe or {}).get("label_smoothing")
+    if smoothing:
+        console.print(
+            f"teacher={teacher} learnt with label_smoothing={smoothing:g}: its answers are smoothed labels, and teach "
+            "little more than the labels do. One trained with label_smoothing=0 teaches more.",
+            highlight=False,
+        )
 
 
 def _last_epoch(metrics: Metrics) -> Metrics:

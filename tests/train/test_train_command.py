@@ -62,6 +62,17 @@ def test_the_card_tells_what_how_and_where(tmp_path: Path, command: Callable[...
     assert card.weights_sha256 == weights_sha256(load_keras(path))
 
 
+@pytest.mark.parametrize("smoothing", ["0.2", "0"])
+def test_a_teacher_that_learnt_smoothed_labels_is_told(
+    smoothing: str, tmp_path: Path, command: Callable[..., Any]
+) -> None:
+    short = ("train", "lenet_digits", "epochs=1", "--out", tmp_path)
+    assert command(*short, "name=teacher", f"label_smoothing={smoothing}").code == 0
+    ended = command(*short, f"teacher={tmp_path / 'teacher.keras'}")
+    assert ended.code == 0
+    assert ("learnt with label_smoothing=0.2" in " ".join(ended.err.split())) is (smoothing == "0.2")
+
+
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts `sightline train` in a process of its own and waits until it has begun with an epoch."""
