@@ -63,7 +63,7 @@ class Choices:
         return replace(
             self,
             method=self.method or made.method,
-            samples=self.samples or plan.samples,
+            samples=plan.samples if self.samples is None else self.samples,
             sample=self.sample or made.sample,
             **kept,
         )

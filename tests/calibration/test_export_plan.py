@@ -73,6 +73,9 @@ def test_a_stale_plan_ends_the_export_with_its_reason(
     code, said = _export(command, model, tmp_path / "out", "--plan", plan, "--samples", "32")
     assert code == 2
     assert "another list of images" in said
+    code, said = _export(command, model, tmp_path / "out", "--plan", plan, "--samples", "0")
+    assert code == 2
+    assert "at least one image, 0 were asked for" in said
     code, said = _export(command, model, tmp_path / "out", "--plan", plan, "--method", "entropy")
     assert code == 2
     assert "another method (made with 'mse, equalise, bias correction', now 'entropy, equalise" in said
