@@ -15,14 +15,14 @@ from pathlib import Path
 
 import click
 import numpy as np
-from faces import Entrant, conditions, int8_and_yunets, markdown_table, measurable
+from faces import Entrant, accuracy_table, conditions, int8_and_yunets, measurable
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from edge.boxes import iou
 from edge.results import Faces
-from train.detection.average_precision import Matched, average_precision, match
+from train.detection.average_precision import Matched, match
 from train.detection.data import BoxedImage, BoxedImages, pictures
 
 TOUCHES, HITS = 0.1, 0.5
@@ -66,17 +66,15 @@ WORLDS: dict[str, Callable[[BoxedImage, Faces], Matched]] = {
 }
 
 
-def all_worlds(images: BoxedImages, entrants: list[Entrant]) -> dict[tuple[str, str], list[Matched]]:
-    """By detector and world, what is found in each picture."""
-    found: dict[tuple[str, str], list[Matched]] = {
-        (entrant.name, world): [] for entrant in entrants for world in WORLDS
-    }
+def all_worlds(images: BoxedImages, entrants: list[Entrant]) -> dict[str, list[Matched]]:
+    """By "detector, world", what is found in each picture."""
+    found: dict[str, list[Matched]] = {f"{one.name}, {world}": [] for one in entrants for world in WORLDS}
     both = zip(images.images, pictures(images.images), strict=True)
     for image, picture in track(both, "detecting", total=len(images), console=Console(stderr=True)):
         for entrant in entrants:
             faces = entrant.detect(picture)
             for world, matched in WORLDS.items():
-                found[entrant.name, world].append(matched(image, faces))
+                found[f"{entrant.name}, {world}"].append(matched(image, faces))
     return found
 
 
@@ -93,16 +91,8 @@ def main(data: Path | None, folder: Path | None, bundles: tuple[str, ...], split
         return
     images, models = measured
     found = all_worlds(images, int8_and_yunets(bundles, models, LONG_SIDE, console))
-    sources = sorted({image.source for image in images.images})
-    table = markdown_table("detector", "were", "all", *sources)
-    for (name, world), matched in found.items():
-        parts = [
-            [one for one, image in zip(matched, images.images, strict=True) if image.source == source]
-            for source in sources
-        ]
-        table.add_row(name, world, *(f"{average_precision(part):.3f}" for part in (matched, *parts)))
     console.print(conditions(images), highlight=False)
-    console.print(table)
+    console.print(accuracy_table(found, images))
 
 
 if __name__ == "__main__":

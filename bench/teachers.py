@@ -19,32 +19,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from edge.errors import InputError
-from edge.pixels import Image, normalise
-from train.backend import import_keras
 from train.data import load, pick
+from train.distil import softened
+from train.evaluate import keras_outputs
+from train.weights import load_network
 
 TEMPERATURES = (1.0, 2.0, 4.0)
-BATCH = 500
 
 
-def logits_of(path: Path, images: Image) -> NDArray[np.float64]:
-    """Float64 (N, classes) for uint8 (N, H, W, 3)."""
-    from train.weights import load_network
-
-    model = load_network(path)
-    parts = range(0, len(images), BATCH)
-    said = [model.predict_on_batch(normalise(images[begin : begin + BATCH])) for begin in parts]
-    return np.concatenate(said).astype(np.float64)
-
-
-def probabilities(logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
-    """Rows that add up to 1, (N, classes), the largest first."""
-    said = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
-    return -np.sort(-said / said.sum(axis=1, keepdims=True), axis=1)
-
-
-def rest(said: NDArray[np.float64]) -> float:
-    """The mean entropy of what is left beside the largest, over that of classes all alike."""
+def rest(said: NDArray[np.float32]) -> float:
+    """Of rows that begin with the largest: the mean entropy of what is left, over that of classes all alike."""
     left = said[:, 1:] / said[:, 1:].sum(axis=1, keepdims=True)
     entropy = -(left * np.log(np.maximum(left, 1e-12))).sum(axis=1)
     return float(entropy.mean() / math.log(left.shape[1]))
@@ -64,15 +48,14 @@ def main(models: tuple[Path, ...], data: Path | None, n: int) -> None:
     except InputError as error:
         console.print(f"bench/teachers.py: {error} Skipped.")
         return
-    import_keras()
     chosen = pick(train, n)
     images, labels = train.images[chosen], train.labels[chosen]
     table = markdown_table("teacher", "right, %", "temperature", "largest", "second", "the rest")
     for path in models or sorted(Path("models").glob("cifar10-*.keras")):
-        logits = logits_of(path, images)
+        logits = keras_outputs(load_network(path), images)
         right = f"{100 * (logits.argmax(axis=1) == labels).mean():.1f}"
         for temperature in TEMPERATURES:
-            said = probabilities(logits, temperature)
+            said = np.sort(softened(logits, temperature), axis=1)[:, ::-1]
             largest, second = said[:, :2].mean(axis=0)
             table.add_row(
                 path.stem,

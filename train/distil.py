@@ -99,10 +99,16 @@ def soft_targets(
     one_hot: NDArray[np.float32], logits: NDArray[np.float32], recipe: Recipe
 ) -> NDArray[np.float32]:
     """`teacher_share` of the teacher's probabilities at `temperature`, the rest of the label: (N, classes)."""
-    said = np.exp((logits - logits.max(axis=1, keepdims=True)) / recipe.temperature)
-    said /= said.sum(axis=1, keepdims=True)
+    said = softened(logits, recipe.temperature)
     mixed: NDArray[np.float32] = recipe.teacher_share * said + (1 - recipe.teacher_share) * one_hot
     return mixed
+
+
+def softened(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """The probabilities of logits (N, classes) at a temperature, rows that add up to 1: likewise."""
+    said: NDArray[np.float32] = np.exp((logits - logits.max(axis=1, keepdims=True)) / temperature)
+    said /= said.sum(axis=1, keepdims=True)
+    return said
 
 
 def _check(model: keras.Model, data: LabelledImages, recipe: Recipe) -> None:
