@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from edge.config import CameraSettings, StreamSettings
 from edge.daemon_state import DaemonState
-from edge.errors import DeviceFailed, InputError
+from edge.errors import DeviceFailed, InputError, reason_of
 from edge.feeder import Feeder
 from edge.frame import Frame
 from edge.notices import Notices
@@ -214,7 +214,7 @@ class Daemon:
             try:
                 sink.write(frame, result)
             except Exception as error:  # whatever a disk or an encoder throws: the others get theirs
-                self.state.sink_failed(name, frame.camera, str(error) or type(error).__name__)
+                self.state.sink_failed(name, frame.camera, reason_of(error))
                 self._notices.look_now()  # the next result may go well, and nobody would know why this one did not
             else:
                 self.state.sink_took(name, frame.camera)
@@ -230,7 +230,7 @@ class Daemon:
             try:
                 sink.open(feeder.info)
             except Exception as error:  # a full disk, say: a wrong target was found at the start
-                self.state.sink_failed(name, feeder.camera.name, str(error) or type(error).__name__)
+                self.state.sink_failed(name, feeder.camera.name, reason_of(error))
         self._begun.add(feeder)
 
     def _between_frames(self) -> None:
@@ -326,7 +326,7 @@ class Daemon:
                 )
             self._new = _New(settings, self._open_models(settings, self._models))
         except Exception as error:  # whatever is wrong with what was read: what runs goes on
-            reason = str(error) or type(error).__name__
+            reason = reason_of(error)
             self.state.reloaded(refused=self._secrets.scrubbed(reason))
 
     def _take_over(self) -> None:

@@ -69,3 +69,8 @@ class CheckFailed(SightlineError):
 
 class BundleChanged(CheckFailed):
     """A file of a bundle does not have the SHA-256 that its manifest states."""
+
+
+def reason_of(error: Exception) -> str:
+    """What an error of anybody's says, or its kind where it says nothing."""
+    return str(error) or type(error).__name__

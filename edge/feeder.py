@@ -13,7 +13,7 @@ from typing import Literal
 from edge.backlog import Backlog, BacklogCounts, BacklogOptions
 from edge.camera.retries import DEGRADED_MOST_S, DEGRADED_S
 from edge.config import CameraSettings
-from edge.errors import SourceRefused
+from edge.errors import SourceRefused, reason_of
 from edge.frame import Frame
 from edge.protocols import Source, SourceInfo
 from edge.ring import Counts, Ring, counts_of, health_of
@@ -170,7 +170,7 @@ class Feeder:
             self._source = self._source or self._make()
             self._read_all(self._source)
         except Exception as error:  # whatever a driver throws: this camera is lost, the others go on
-            self._lose(str(error) or type(error).__name__, isinstance(error, SourceRefused))
+            self._lose(reason_of(error), isinstance(error, SourceRefused))
             comes_back = self._comes_back(after_error=True)
             self.failed = not (comes_back or self._stopping.is_set())
             return comes_back

@@ -12,7 +12,7 @@ from edge.bundle import Bundle
 from edge.cascade import Cascade, Member, check_threshold, member_of, threshold_of
 from edge.config import CameraSettings, ModelSettings, SinkSettings, StreamSettings, video_of
 from edge.daemon_state import ModelFacts
-from edge.errors import InputError
+from edge.errors import InputError, reason_of
 from edge.files import check_could_write
 from edge.frame import Frame
 from edge.model import Model
@@ -181,7 +181,7 @@ class VideoOfEach:
         try:
             sink.open(source)
         except Exception as error:
-            self._refused[source.camera] = str(error) or type(error).__name__
+            self._refused[source.camera] = reason_of(error)
             raise
         self._sinks[source.camera] = sink
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.errors import InputError
+from edge.errors import InputError, reason_of
 from edge.pixels import Image
 
 
@@ -106,7 +106,7 @@ def _unpickled(path: Path) -> dict[bytes, Any]:
         with open(path, "rb") as stream:
             content = _NoCode(stream, encoding="bytes").load()
     except Exception as error:  # A damaged pickle may raise anything.
-        raise _not_cifar10(path, str(error) or type(error).__name__) from error
+        raise _not_cifar10(path, reason_of(error)) from error
     if not isinstance(content, dict):
         raise _not_cifar10(path, f"expected a dictionary, found {_kind(content)}")
     return content

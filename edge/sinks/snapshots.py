@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, model_validator
 
-from edge.errors import DiskFailed, InputError
+from edge.errors import DiskFailed, InputError, reason_of
 from edge.files import whole_file
 from edge.frame import Frame
 from edge.pixels import Image
@@ -137,7 +137,7 @@ class SnapshotSink:
                 self._folder.add(shot.name, self._encoded(shot))
                 self.stored, self.trouble = self.stored + 1, ""
             except Exception as error:  # whatever it is: an ended thread would hold up the stream's end
-                self.lost, self.trouble = self.lost + 1, str(error) or type(error).__name__
+                self.lost, self.trouble = self.lost + 1, reason_of(error)
 
     def _encoded(self, shot: _Shot) -> bytes:
         import cv2

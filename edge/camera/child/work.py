@@ -14,6 +14,7 @@ from typing import Any
 
 from edge.camera import link
 from edge.camera.child.ring import RingWriter
+from edge.errors import reason_of
 
 _PR_SET_PDEATHSIG = 1
 
@@ -80,5 +81,5 @@ def _outcome(decode: Callable[[Request, RingWriter], None], request: Request, ri
     except Failed as failed:
         return {"is": "failed", "kind": failed.kind, "reason": str(failed)}
     except Exception as error:  # whatever a library throws: the parent decides whether to try again
-        return {"is": "failed", "kind": "passing", "reason": str(error) or type(error).__name__}
+        return {"is": "failed", "kind": "passing", "reason": reason_of(error)}
     return {"is": "ended"}
