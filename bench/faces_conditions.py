@@ -1,6 +1,6 @@
 """Our face detector beside YuNet where a camera has it harder: faces turned, small, dark, blurred, compressed.
 
-    python bench/faces_conditions.py --data DIR --peers DIR [--bundle face-320]... [--split test]
+    python bench/faces_conditions.py --data DIR --peers DIR [--bundle face-320]... [--split test] [--source NAME]
 
 Each picture is first brought to 320x320 as the edge does it (letterbox), then spoilt, so that a blur of 1.5 pixels is
 the same for every picture, and all detectors see the same pixels. The box of a turned face is the one around the
@@ -102,13 +102,18 @@ def squares(images: tuple[BoxedImage, ...], condition: Condition) -> Iterator[tu
 @click.option("--peers", "folder", type=click.Path(path_type=Path), envvar="PEERS", help="Their models.")
 @click.option("--bundle", "bundles", multiple=True, default=("face-320",), show_default=True)
 @click.option("--split", default="test", show_default=True)
-def main(data: Path | None, folder: Path | None, bundles: tuple[str, ...], split: str) -> None:
+@click.option("--source", metavar="NAME", help="The pictures of this source alone.")
+def main(
+    data: Path | None, folder: Path | None, bundles: tuple[str, ...], split: str, source: str | None
+) -> None:
     """Measure ours and theirs, and print a table in Markdown."""
     console = Console(width=200)
     found = measurable(data, folder, split, console)
     if found is None:
         return
     images, theirs = found
+    if source is not None:
+        images = replace(images, images=tuple(one for one in images.images if one.source == source))
     entrants = int8_and_yunets(bundles, theirs, SIDE, console)
     table = markdown_table("AP50", *(entrant.name for entrant in entrants))
     for condition in track(CONDITIONS, "conditions", console=Console(stderr=True)):
