@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edge.errors import BundleChanged, BundleError, InputError
+from edge.files import behind_links, replaced
 from edge.pixels import ResizeRule
 
 SCHEMA_VERSION = 2
@@ -285,6 +286,12 @@ def _locate(path_or_name: str | Path) -> Path:
     for folder in (Path(path_or_name), SHIPPED / str(path_or_name)):
         if (folder / MANIFEST).is_file():
             return folder
+    former = replaced(behind_links(Path(path_or_name)))
+    if (former / MANIFEST).is_file():
+        raise BundleError(
+            f"No bundle at '{path_or_name}': an export ended while it replaced it. The former one is {former}: "
+            "rename it, or export anew."
+        )
     raise BundleError(
         f"No bundle at '{path_or_name}': expected a folder with {MANIFEST}, "
         f"or one of the shipped: {', '.join(shipped()) or 'none'}."

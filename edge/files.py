@@ -35,17 +35,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     _check_may_be_replaced(path)
     path = behind_links(path)
-    _remove_orphans(path)
-    temporary = _temporary_sibling(path)
-    try:
-        with _room_for(path), _locked(temporary):
-            yield temporary
-            _sync(temporary)
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-            _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _room_for(path), _temporary(path) as temporary:
+        yield temporary
+        _sync(temporary)
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        _sync(path.parent)
 
 
 @contextmanager
@@ -53,31 +48,33 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes the place of `path`.
 
     Two renames are needed where `path` exists already; should a kill fall between them, the old
-    content stands beside it with the suffix `.old` and the next write removes it. A link stays one.
+    content stands beside it as `replaced(path)`, and the next write puts it back. A link stays one.
 
     Raises:
         InputError: it cannot be made, or the disk is full.
     """
     path = behind_links(path)
-    _remove_orphans(path, folder=True)
-    temporary = _temporary_sibling(path, folder=True)
-    try:
-        with _room_for(path), _locked(temporary):
-            yield temporary
-            for written in temporary.rglob("*"):
-                if written.is_file():
-                    _sync(written)
-            os.chmod(temporary, 0o777 & ~_umask())
-            _replace_folder(temporary, path)
-            _sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _room_for(path), _temporary(path, folder=True) as temporary:
+        with _alone(path):
+            pass  # what a kill left is back before the work
+        yield temporary
+        for written in temporary.rglob("*"):
+            if written.is_file():
+                _sync(written)
+        os.chmod(temporary, 0o777 & ~_umask())
+        _replace_folder(temporary, path)
+        _sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def replaced(path: Path) -> Path:
+    """Where the folder that was at `path` stands while another takes its place."""
+    return path.parent / f".{path.name}.old"
 
 
 def behind_links(path: Path) -> Path:
@@ -159,12 +156,34 @@ def _temporary_sibling(path: Path, folder: bool = False) -> Path:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Tells what is being written from what a kill has left."""
-    with _opened(path) as handle:
-        with suppress(OSError):  # some network file systems have no locks; no orphan is removed there either
-            fcntl.flock(handle, fcntl.LOCK_SH)
-        yield
+def _temporary(path: Path, folder: bool = False) -> Iterator[Path]:
+    """A sibling of `path`, gone in the end; its lock tells what is being written from what a kill has left."""
+    _remove_orphans(path, folder)
+    temporary, handle = _locked_sibling(path, folder)
+    try:
+        yield temporary
+    finally:
+        os.close(handle)
+        if folder:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _locked_sibling(path: Path, folder: bool) -> tuple[Path, int]:
+    while True:
+        temporary = _temporary_sibling(path, folder)
+        with suppress(FileNotFoundError):  # another writer took it for an orphan before it was locked
+            handle = os.open(temporary, os.O_RDONLY)
+            _lock(handle, fcntl.LOCK_SH)
+            if os.path.exists(temporary):
+                return temporary, handle
+            os.close(handle)
+
+
+def _lock(handle: int, kind: int) -> None:
+    with suppress(OSError):  # some network file systems have no locks; no orphan is removed there either
+        fcntl.flock(handle, kind)
 
 
 def _remove_orphans(path: Path, folder: bool = False) -> None:
@@ -197,15 +216,29 @@ def _check_may_be_replaced(path: Path) -> None:
 
 
 def _replace_folder(new: Path, path: Path) -> None:
-    old = path.with_name(f".{path.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    try:
-        if path.exists():
-            os.rename(path, old)
-        os.rename(new, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be replaced: {error.strerror}. Choose another folder.") from error
-    shutil.rmtree(old, ignore_errors=True)
+    with _alone(path) as old:
+        try:
+            shutil.rmtree(old, ignore_errors=True)
+            if path.exists():
+                os.rename(path, old)
+            os.rename(new, path)
+            if old.exists():
+                os.rename(old, new)  # a temporary again, which is removed
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be replaced: {error.strerror}. Choose another folder."
+            ) from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """No other writer replaces the folder meanwhile; what a kill left where the old content stands is back."""
+    old = replaced(path)
+    with _opened(path.parent) as handle:
+        _lock(handle, fcntl.LOCK_EX)
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        yield old
 
 
 def _sync(path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from edge.bundle import DEFAULT_BUNDLE, SCHEMA_VERSION, SHIPPED, Bundle, shipped
 from edge.errors import BundleChanged, BundleError, CheckFailed, InputError
-from edge.files import sha256
+from edge.files import replaced, sha256
 from edge.golden import check
 from edge.model import Model
 
@@ -39,6 +39,12 @@ def test_the_shipped_bundles_are_whole() -> None:
         bundle = Bundle.open(name)
         bundle.verify()
         assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 10e6
+
+
+def test_a_bundle_that_a_killed_export_took_away_is_told_where_it_is(folder: Path) -> None:
+    former = folder.rename(replaced(folder))
+    with pytest.raises(BundleError, match=f"The former one is {former}: rename it"):
+        Bundle.open(folder)
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("tflite", "int8"), ("onnx", "int8"), ("onnx", "fp16")])

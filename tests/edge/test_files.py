@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from edge.errors import InputError
-from edge.files import check_could_write, sha256, whole_file, whole_folder, write_text
+from edge.files import check_could_write, replaced, sha256, whole_file, whole_folder, write_text
 from edge.sinks.pending import PendingFile
 
 
@@ -69,6 +72,33 @@ def test_a_folder_is_replaced_as_one(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert [p.name for p in target.iterdir()] == ["second"]
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_folder_that_a_kill_took_away_is_back_before_the_next_is_written(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    for name in ("killed", "written"):
+        replaced(target).mkdir()
+        (replaced(target) / "former").touch()
+        with suppress(KeyboardInterrupt), whole_folder(target) as folder:
+            assert [p.name for p in target.iterdir()] == ["former"]
+            (folder / "new").touch()
+            if name == "killed":
+                raise KeyboardInterrupt
+        assert [p.name for p in target.iterdir()] == ["former" if name == "killed" else "new"]
+        shutil.rmtree(target)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_many_writers_at_once_take_nothing_from_each_other(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        for _ in range(50):
+            write_text(tmp_path / "a.txt", str(number))
+            with whole_folder(tmp_path / "bundle") as folder:
+                (folder / "a.txt").touch()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt", "bundle"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
