@@ -41,7 +41,7 @@ def percentile(histogram: Histogram, percent: float) -> Range:
     A value of 99.99 leaves out the largest 0.01 % and the smallest 0.01 % of all activations.
     """
     share = np.cumsum(histogram.counts) / histogram.total
-    first = int(np.searchsorted(share, 1 - percent / 100, side="right"))
+    first = int(np.searchsorted(share, 1 - percent / 100 + 1e-12, side="right"))
     last = int(np.searchsorted(share, percent / 100 - 1e-12)) + 1
     low, high = histogram.edge(first), histogram.edge(min(last, BINS))
     return max(low, histogram.low), min(high, histogram.high)

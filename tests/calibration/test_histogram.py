@@ -105,6 +105,14 @@ def test_a_lonely_outlier_is_cut_off_and_the_bell_is_not(method: object, peaked:
     assert 2.5 < high < 60
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_percentile_leaves_out_its_share_to_the_value_on_either_side(sign: int) -> None:
+    """1 - 0.999 is a little less than a thousandth, 0.999 a little more than 999 of them."""
+    histogram = Histogram()
+    histogram.add(np.float32(sign) * np.array([100] + [0.5] * 999, np.float32))
+    assert max(map(abs, range_method("percentile:99.9")(histogram))) < 1
+
+
 def test_zeros_have_no_say_in_the_entropy() -> None:
     """Most values behind a ReLU are zeros, which any range holds."""
     bell = np.random.default_rng(0).normal(0, 1, 20_000)
