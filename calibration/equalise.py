@@ -35,8 +35,8 @@ Factors = Mapping[str, tuple[float, ...]]
 SHARE = 0.7
 """The exponent a. Activations lose more than weights: few of their values are near the largest."""
 
-LARGEST = 2.0**16
-"""Of a factor: beyond, a channel is dead, not small."""
+LARGEST_FACTOR = 2.0**16
+"""Beyond, a channel is dead, not small."""
 
 _LETS_THROUGH = POOLS | {"LeakyReLU", "ZeroPadding2D", "Cropping2D", "UpSampling2D"}
 
@@ -197,7 +197,7 @@ def _factor(reach: Kernel, weight: Kernel) -> Kernel:
         return np.ones_like(reach)
     factor = np.where(alive, reach, 1) ** SHARE / np.where(alive, weight, 1) ** (1 - SHARE)
     factor /= np.exp(np.log(factor[alive]).mean())
-    bounded: Kernel = np.where(alive, np.clip(factor, 1 / LARGEST, LARGEST), 1)
+    bounded: Kernel = np.where(alive, np.clip(factor, 1 / LARGEST_FACTOR, LARGEST_FACTOR), 1)
     return bounded
 
 

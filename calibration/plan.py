@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from calibration import observers
-from calibration.equalise import equalised, equalising_factors
+from calibration.equalise import LARGEST_FACTOR, equalised, equalising_factors
 from calibration.gates import gates_apart
 from calibration.graph import Graph, Node
 from calibration.kinds import WEIGHTED
@@ -41,6 +41,9 @@ from edge.files import write_text
 from edge.machine import package_versions
 
 Values = tuple[float, ...]
+
+LARGEST_SPAN = 255 * LARGEST_SCALE
+"""Of a range, in real units."""
 
 MOST_STEPS = 128
 """Of a layer's output to one of its sums' own: half of what XNNPACK takes, see `wide_enough`."""
@@ -70,7 +73,7 @@ class Plan(BaseModel):
     equalised: dict[str, Values] = {}
     bias_shifts: dict[Format, dict[str, Values]] = {}
     rounding: dict[str, str] = {}
-    samples: int
+    samples: int = Field(ge=1)
     sample_ids: tuple[str, ...] = ()
     source: str
     provenance: Provenance
@@ -79,10 +82,10 @@ class Plan(BaseModel):
     @classmethod
     def _can_be_spanned(cls, ranges: dict[str, Range]) -> dict[str, Range]:
         for name, (low, high) in ranges.items():
-            if not (low <= high and max(high, 0.0) - min(low, 0.0) <= 255 * LARGEST_SCALE):
+            if not (low <= high and _spanned((low, high)) <= LARGEST_SPAN):
                 raise InputError(
                     f"The range of layer '{name}' is {low} to {high}; expected two numbers, the smaller first, no "
-                    f"further apart than {255 * LARGEST_SCALE:.3g}, which is what int8's steps can span."
+                    f"further apart than {LARGEST_SPAN:.3g}, which is what int8's steps can span."
                 )
         return ranges
 
@@ -105,6 +108,8 @@ class Plan(BaseModel):
             raise InputError(
                 f"{path} is not a quantization plan: {where}: {first['msg']}. Calibrate anew."
             ) from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
     @property
     def method(self) -> str:
@@ -209,14 +214,25 @@ class Plan(BaseModel):
         self._check_names(measured.keys(), weighted.keys())
         for node in weighted.values():
             if node.name not in self.float_layers:
-                _require(_are_scales(self.kernel_scales.get(node.name, ()), node), "kernel scales", node)
-            _require(_are_factors(self.equalised.get(node.name), node), "equalisation", node)
+                scales = self.kernel_scales.get(node.name, ())
+                _require(_are_within(SMALLEST_SCALE, LARGEST_SCALE, scales, node), "kernel scales", node)
+            factors = self.equalised.get(node.name)
+            _require(_are_within(1 / LARGEST_FACTOR, LARGEST_FACTOR, factors, node), "equalisation", node)
             for shifts in self.bias_shifts.values():
                 shift = shifts.get(node.name)
-                fits = shift is None or (len(shift) == node.shape[-1] and all(map(math.isfinite, shift)))
-                _require(fits, "bias correction", node)
+                _require(_are_within(-LARGEST_SPAN, LARGEST_SPAN, shift, node), "bias correction", node)
             bits, size = self.rounding.get(node.name), -(-node.weights[0].size // 8)
             _require(bits is None or _holds_bytes(bits, size), "rounding", node)
+        self._check_widths(equalised(ready, self.equalised), measured)
+
+    def _check_widths(self, ready: Graph, measured: Mapping[str, Node]) -> None:
+        """Raises InputError for a range that LiteRT would refuse beside those of the layers before it.
+
+        Half of what `wide_enough` asks for is still taken: training moves the kernels that a plan was made with.
+        """
+        wide = wide_enough(ready, self.ranges, scales_of(ready))
+        for name, node in measured.items():
+            _require(_spanned(wide[name]) < 2 * _spanned(self.ranges[name]), "range", node)
 
     def _check_names(self, measured: Set[str], weighted: Set[str]) -> None:
         """Raises InputError for what is said of a layer that the network does not have or measure."""
@@ -247,13 +263,9 @@ def _require(fits: bool, what: str, node: Node) -> None:
         )
 
 
-def _are_factors(values: Values | None, node: Node) -> bool:
-    """One for each channel of its output, finite and above zero; None where there need be none."""
-    return values is None or (len(values) == node.shape[-1] and all(0 < value < math.inf for value in values))
-
-
-def _are_scales(values: Values, node: Node) -> bool:
-    return _are_factors(values, node) and SMALLEST_SCALE <= min(values) <= max(values) <= LARGEST_SCALE
+def _are_within(low: float, high: float, values: Values | None, node: Node) -> bool:
+    """One for each channel of its output, between the two; None where there need be none."""
+    return values is None or (len(values) == node.shape[-1] and all(low <= value <= high for value in values))
 
 
 def _holds_bytes(text: str, size: int) -> bool:
@@ -340,13 +352,18 @@ def wide_enough(graph: Graph, ranges: dict[str, Range], scales: Mapping[str, Val
             width = math.prod(given) / 255 ** (len(given) - 1)
         if node.name in ranges:
             low, high = ranges[node.name]
-            spanned = max(high, 0.0) - min(low, 0.0)
+            spanned = _spanned((low, high))
             if spanned < width / MOST_STEPS and activation_of(node) not in FIXED_RANGES:
                 spanned = width / MOST_STEPS
                 high = min(low, 0.0) + spanned
             wide[node.name], width = (low, high), spanned
         widths[node.name] = width
     return wide
+
+
+def _spanned(limits: Range) -> float:
+    """How far a range reaches with zero in it."""
+    return max(limits[1], 0.0) - min(limits[0], 0.0)
 
 
 def equalisable(graph: Graph, settings: Settings) -> Graph:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from edge.errors import DiskFailed, InputError
+from edge.errors import DiskFailed, InputError, SightlineError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -54,7 +54,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         InputError: it cannot be made, or the disk is full.
     """
     path = behind_links(path)
-    with _room_for(path), _temporary(path, folder=True) as temporary:
+    with _room_for(path), _temporary(path, folder=True) as temporary, _named(temporary, path):
         with _alone(path):
             pass  # what a kill left is back before the work
         yield temporary
@@ -153,6 +153,16 @@ def _temporary_sibling(path: Path, folder: bool = False) -> Path:
         raise refusal(error)(
             f"Cannot write {path}: {error.strerror}. Choose a folder that you may write to."
         ) from error
+
+
+@contextmanager
+def _named(temporary: Path, path: Path) -> Iterator[None]:
+    """What goes wrong with what lies in a temporary folder is told of the place that it was made for."""
+    try:
+        yield
+    except SightlineError as error:
+        error.args = (str(error).replace(str(temporary), str(path)),)
+        raise
 
 
 @contextmanager

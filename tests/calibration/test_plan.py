@@ -115,7 +115,7 @@ def test_a_range_that_no_step_spans_is_refused(network: Any, pictures: Any, tmp_
     plan = make_plan(fold(read(network)), pictures, "made")
     name = next(iter(plan.ranges))
     plan.model_copy(update={"ranges": {**plan.ranges, name: (-1e300, 1e300)}}).write(tmp_path / "plan.json")
-    with pytest.raises(InputError, match="which is what int8's steps can span"):
+    with pytest.raises(InputError, match=r"plan\.json: The range.*which is what int8's steps can span"):
         Plan.read(tmp_path / "plan.json")
 
 
@@ -138,6 +138,10 @@ def _of_head(plan: Plan, **changes: Any) -> Plan:
         ({"equalised": lambda _: {"haed": (1.0,) * 4}}, "equalisation of 'haed', which"),
         ({"equalised": lambda _: {"head": (0.0,) * 4}}, "equalisation of layer 'head'"),
         ({"bias_shifts": lambda _: {"onnx": {"head": (math.nan,) * 4}}}, "bias correction of layer 'head'"),
+        ({"equalised": lambda _: {"head": (1e-45,) * 4}}, "equalisation of layer 'head'"),
+        ({"bias_shifts": lambda _: {"tflite": {"head": (1e30,) * 4}}}, "bias correction of layer 'head'"),
+        ({"ranges": lambda ranges: {**ranges, "head": (0.0, 0.0)}}, "range of layer 'head'"),
+        ({"ranges": lambda ranges: dict.fromkeys(ranges, (0.0, 0.0))}, "range of layer"),
         ({"bias_shifts": lambda _: {"onnx": {"haed": (0.0,) * 4}}}, "bias correction of 'haed', which"),
         ({"rounding": lambda _: {"head": "AA=="}}, "rounding of layer 'head'"),
         ({"rounding": lambda _: {"head": "no base64"}}, "rounding of layer 'head'"),

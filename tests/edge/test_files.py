@@ -74,6 +74,13 @@ def test_a_folder_is_replaced_as_one(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
 
 
+def test_an_error_of_what_is_made_names_the_place_that_it_was_made_for(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as error, whole_folder(tmp_path / "bundle") as folder:  # noqa: PT012
+        (folder / "model.onnx").touch()
+        raise InputError(f"{folder / 'model.onnx'} cannot be loaded.")
+    assert str(error.value) == f"{tmp_path / 'bundle' / 'model.onnx'} cannot be loaded."
+
+
 def test_a_folder_that_a_kill_took_away_is_back_before_the_next_is_written(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     for name in ("killed", "written"):
