@@ -52,7 +52,7 @@ class FeederHealth:
         counts: where its frames went.
         backlog_ms: how long the last frame waited upstream, as far as its timestamps tell.
         backlog: what was found of backlogs so far.
-        info: of the source as it was opened last; None before.
+        info: of the source as it was opened last, with the newest frame's size; None before.
     """
 
     state: FeederState
@@ -107,7 +107,7 @@ class Feeder:
 
     @property
     def info(self) -> SourceInfo | None:
-        """Of the source as it was opened last; None before."""
+        """Of the source as it was opened last, with the newest frame's size; None before."""
         return self._info
 
     @property
@@ -218,6 +218,9 @@ class Feeder:
         self._got_one()
         frame.camera = self.camera.name
         frame.index, self._index = self._index, self._index + 1  # goes on where a source begins at 0 again
+        height, width = frame.pixels.shape[:2]
+        if self._info is not None and (self._info.width, self._info.height) != (width, height):
+            self._info = replace(self._info, width=width, height=height)
         if not self._is_backlog(frame):
             if frame.index % self.camera.interval:
                 self.ring.pass_over("interval")
