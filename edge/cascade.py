@@ -91,12 +91,23 @@ class Stream:
         follows: whether faces are followed: not through a heap of single pictures.
         trackers, seen: by the model's name.
         number: of the present frame, from 0.
+        size: its height and width.
     """
 
     follows: bool
     trackers: dict[str, Tracker] = field(default_factory=dict)
     seen: dict[str, Seen] = field(default_factory=dict)
     number: int = -1
+    size: tuple[int, ...] = ()
+
+    def next(self, size: tuple[int, ...]) -> None:
+        """A frame of this height and width is the present one; in another size no box of an earlier one holds."""
+        self.number += 1
+        if self.size and size != self.size and self.follows:
+            self.seen.clear()
+            for tracker in self.trackers.values():
+                tracker.scale(size[1] / self.size[1], size[0] / self.size[0])
+        self.size = size
 
     def tracker(self, name: str) -> Tracker:
         """The one of a detector."""
@@ -174,7 +185,7 @@ class Cascade:
         names = {member.name for member in self.members}
         for camera, stream in other._streams.items():
             trackers = {name: found for name, found in stream.trackers.items() if name in names}
-            self._streams[camera] = Stream(stream.follows, trackers, number=stream.number)
+            self._streams[camera] = Stream(stream.follows, trackers, {}, stream.number, stream.size)
 
     def process(self, frame: Frame) -> FrameResult:
         """What all models say of a frame; marks preprocess, infer and postprocess in its stamps.
@@ -182,7 +193,7 @@ class Cascade:
         A model whose turn it is not leaves the frame alone; the result it gave before stands in its place.
         """
         stream, stamps = self._streams.get(frame.camera) or Stream(follows=False), frame.stamps
-        stream.number += 1
+        stream.next(frame.pixels.shape[:2])
         if self._shared is not None:
             self._shared.begin(frame.pixels)
         several = sum(stream.is_due(branch.head, stamps.capture) for branch in self._branches) > 1

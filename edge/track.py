@@ -109,6 +109,11 @@ class Tracker:
         self._tracks = before.missing(gone, expected, self._options.max_missed).and_(seen) if gone else seen
         return seen.counts[:, _NUMBER]
 
+    def scale(self, x: float, y: float) -> None:
+        """The pictures are of another size from now on, by these factors; what they show is the same."""
+        factors, before = np.array([x, y, x, y], np.float32), self._tracks
+        self._tracks = _Tracks(before.boxes * factors, before.velocity * factors, before.counts)
+
     def _match(self, boxes: Floats, expected: Floats) -> dict[int, int]:
         """The track of each box that has one; the pair that overlaps most comes first."""
         matched: dict[int, int] = {}

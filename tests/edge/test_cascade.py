@@ -306,3 +306,15 @@ def test_cascade_that_takes_over_goes_on_with_the_tracks() -> None:
     after = Cascade([Member("face", Finder([[40, 30, 60, 60]])), Member("new", Namer())])  # type: ignore[arg-type]
     after.continue_from(before)
     assert after.process(stamped(4, "a")).faces[0].track == 1
+
+
+def test_a_stream_that_changes_its_size_keeps_its_tracks_and_holds_no_box_of_the_old_one() -> None:
+    finder = Finder([[10, 10, 30, 30], [40, 40, 70, 70]])
+    cascade = Cascade([Member("face", finder, interval=3)])  # type: ignore[arg-type]
+    cascade.start(CAMERA)
+    for _ in range(4):  # the first and the last of them are looked at
+        numbers = {face.box: face.track for face in cascade.process(frame_of()).faces}
+    finder.boxes = (np.array(finder.boxes) * 2)[::-1]  # the first one of them lies where the second was
+    result = cascade.process(frame_of(240, 320))
+    found = {tuple(np.array(face.box) / 2): face.track for face in result.faces}
+    assert (found, result.held_ms) == (numbers, {})
