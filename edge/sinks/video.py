@@ -145,12 +145,13 @@ class VideoSink:
         return InputError(f"{self._path} cannot be written: {reason}. Free some space or choose another.")
 
     def _work(self, rate: Fraction, tick: Fraction) -> None:
-        """The encoder's thread. After a failure it empties the queue, so that nobody waits for it."""
+        """The encoder's thread. After a failure it gives back the disk, and empties the queue, so that nobody waits."""
         shots = iter(self._queue.get, None)
         try:
             self._encode(shots, rate, tick)
         except BaseException as error:
             self._failure = error
+            self._pending.discard()
             deque(shots, maxlen=0)
 
     def _encode(self, shots: Iterator[_Shot], rate: Fraction, tick: Fraction) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,21 @@ def test_full_disk_leaves_no_video(tmp_path: Path, frames: int) -> None:
     with pytest.raises(InputError, match="cannot be written: No space left"):
         write_and_close(sink, frames)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_video_that_failed_gives_its_room_back_while_the_stream_goes_on(tmp_path: Path) -> None:
+    sink = VideoSink(tmp_path / "out.mp4", lossless=True)
+    sink.open(INFO)
+    fill_disk(sink._pending.path)
+    for index in range(400):
+        with suppress(InputError):
+            sink.write(frame_of(index), CAT)
+    until_s = time.monotonic() + 20
+    while list(tmp_path.iterdir()):
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    sink.close()
 
 
 def test_smallest_picture_can_be_a_video(tmp_path: Path) -> None:
