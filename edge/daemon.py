@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from edge.config import CameraSettings, StreamSettings
 from edge.daemon_state import DaemonState
@@ -143,8 +144,9 @@ class Daemon:
             self._sinks = make_sinks(self._settings.sinks, self._models.cascade.title)
             self._sinks += self._more_sinks
             self.state.write_to(self._sinks)
-            for _, sink in self._sinks:
-                closing.callback(sink.close)
+            closing.callback(self._notices.end)
+            for name, sink in self._sinks:
+                closing.push(partial(self._close, name, sink))
             prepare(self._sinks, self._settings)
             # Again, if not stopped yet: before sinks and models are closed.
             closing.callback(self._stop_feeders)
@@ -219,6 +221,15 @@ class Daemon:
             else:
                 self.state.sink_took(name, frame.camera)
         self.state.published(frame, result)
+
+    def _close(self, name: str, sink: Sink, kind: object, why: BaseException | None, trace: object) -> None:
+        """What a sink cannot write at the end does not hide why the daemon ends: its supervisor goes by that."""
+        try:
+            sink.close()
+        except Exception as error:  # as of `write`
+            if why is None:
+                raise
+            self.state.sink_failed(name, "", reason_of(error))
 
     def _begin_stream(self, feeder: Feeder) -> None:
         """Of a camera's first frame: make it known to models and sinks."""

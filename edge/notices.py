@@ -57,6 +57,12 @@ class Notices:
             self._sink(sink)
         self._reloads(brief["reloads"])
 
+    def end(self) -> None:
+        """Say what the sinks lost at last, however lately their losses were told."""
+        self._told_s.clear()
+        for sink in self._state.brief()["sinks"]:
+            self._sink(sink)
+
     def _camera(self, camera: dict[str, Any]) -> None:
         key, state, error = f"camera {camera['name']}", camera["state"], camera["last_error"] or ""
         state_before, error_before = self._known.get(key, ("opening", ""))

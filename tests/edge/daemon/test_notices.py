@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from daemon_stage import Camera, Collector, Sleeper, cameras, daemon_of, steady
 
 from edge.config import StreamSettings
 from edge.daemon_state import DaemonState
-from edge.errors import InputError
+from edge.errors import DeviceFailed, DiskFailed, InputError
 from edge.feeder import Feeder
 from edge.frame import Frame
 from edge.notices import BURST, PERIOD_S, REPEAT_S, Notices
@@ -233,3 +234,26 @@ def test_a_video_that_could_not_be_begun_stays_a_trouble_and_its_results_count_a
     (video,) = [sink for sink in daemon.state.snapshot()["sinks"] if sink["name"] == "video"]
     assert str(folder) in video["last_error"]
     assert video["lost"] == 1 + 10
+
+
+@dataclass
+class Full(Collector):
+    """Its disk is full at the end, when it has lost so many results by its own count."""
+
+    lost: int = 0
+
+    def close(self) -> None:
+        self.lost = 7
+        raise DiskFailed("no space left")
+
+
+def test_what_a_sink_loses_at_its_end_is_told_and_hides_no_reason_to_start_again() -> None:
+    lines: list[str] = []
+    settings = StreamSettings(cameras=(steady("a"),), build_plans=False)
+    broken = Sleeper(fails=True)
+    with pytest.raises(DeviceFailed):
+        daemon_of(settings, {"a": Camera(frames=20, clock="file")}, broken, Full(), say=lines.append).run()
+    assert lines[-1] == "sink collector: 8 lost so far: no space left"
+    with pytest.raises(DiskFailed):
+        daemon_of(settings, {"a": Camera(frames=2, clock="file")}, Sleeper(), Full(), say=lines.append).run()
+    assert lines[-1] == "sink collector: 7 lost so far"
