@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge.sinks.happenings import Event
-from edge.sinks.storage import Schema, connect
+from edge.sinks.storage import Schema, connect, is_in_place
 
 SCHEMA = Schema(
     purpose="an MQTT outbox",
@@ -76,9 +76,9 @@ class Outbox:
         """The next messages after `after`, oldest first; counts the attempt before any is sent.
 
         Raises:
-            OSError: another outbox has taken the place of this one, which was damaged for example.
+            OSError: this outbox is not in its place any more: it was damaged or removed, for example.
         """
-        if not os.path.samestat(os.stat(self._path), self._file):
+        if not is_in_place(self._path, self._file):
             raise FileNotFoundError(f"{self._path} is another file now")
         return self._handed_out("seq > ? ORDER BY seq LIMIT ?", (after, most))
 

@@ -89,6 +89,14 @@ def connect(path: Path, schema: Schema) -> sqlite3.Connection:
     return connection
 
 
+def is_in_place(path: Path, file: os.stat_result | None) -> bool:
+    """Whether a database that is open still has its name; what goes into one that was removed or moved is lost."""
+    try:
+        return file is not None and os.path.samestat(os.stat(path), file)
+    except FileNotFoundError:
+        return False
+
+
 def _prepare(connection: sqlite3.Connection, schema: Schema) -> None:
     """Nothing is written to a database of something else."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -189,6 +197,7 @@ class Writer(Generic[Row]):
         self._queue: queue.Queue[Row] = queue.Queue(backlog)
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
+        self._file: os.stat_result | None = None  # of the connection
         self.stored = 0
         self.lost = 0
         self.trouble = self.damage = ""
@@ -233,11 +242,11 @@ class Writer(Generic[Row]):
             batch = batch or self._next()
             last_attempt = self._ending.is_set()
             try:
-                connection = connection or connect(self._path, self._schema)
+                connection = self._current(connection)
                 if batch:
                     self._commit(connection, batch)
                 self.trouble, batch = "", []
-            except (sqlite3.Error, InputError) as error:
+            except (sqlite3.Error, InputError, OSError) as error:
                 self.trouble = str(error)
                 _close(connection)
                 connection = None
@@ -248,6 +257,14 @@ class Writer(Generic[Row]):
                     break
                 self._ending.wait(RETRY_S)
         _close(connection)
+
+    def _current(self, connection: sqlite3.Connection | None) -> sqlite3.Connection:
+        """The connection, or a new one where there is none to the file that has the name now."""
+        if connection is None or not is_in_place(self._path, self._file):
+            _close(connection)
+            connection = connect(self._path, self._schema)
+            self._file = os.stat(self._path)
+        return connection
 
     def _try_out(self) -> None:
         try:

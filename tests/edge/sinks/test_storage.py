@@ -131,3 +131,20 @@ def test_what_is_something_else_is_refused_and_stays_as_it_is(tmp_path: Path) ->
             events(path).open(INFO)
         assert path.read_bytes() == content
         assert [p.name for p in tmp_path.iterdir()] == ["events.sqlite"]
+
+
+@pytest.mark.parametrize("how", ["removed", "with its folder", "moved away"])
+def test_what_happens_after_a_database_was_taken_away_goes_into_a_new_one(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "out" / "events.sqlite"
+    sink = events(path)
+    sink.open(INFO)
+    sink.write(frame_at(0), faces(1))
+    until(lambda: sink.stored == 1)
+    if how == "with its folder":
+        shutil.rmtree(path.parent)
+    for file in list(path.parent.glob("*")):
+        file.unlink() if how == "removed" else file.rename(tmp_path / file.name)
+    sink.write(frame_at(1), faces(2))
+    sink.close()
+    assert (sink.stored, sink.lost, sink.trouble) == (4, 0, "")
+    assert {event.track for event in read_events(path)} == {1, 2}
