@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,32 @@ def test_a_full_disk_is_counted_and_the_stream_goes_on(small_disk: Callable[[int
     (path,) = folder.iterdir()
     assert cv2.imread(str(path)) is not None
     assert sink.trouble == ""
+
+
+def test_a_folder_that_was_read_only_for_a_while_is_bounded_as_before(
+    small_disk: Callable[[int], Path],
+) -> None:
+    folder = small_disk(20 << 20)
+    sink = opened(folder, on_events=False, every_s=0.001, max_files=3)
+
+    def take(at: int) -> None:
+        done = sink.stored + sink.lost
+        sink.write(noise(at), animal(0.9))
+        until(lambda: sink.stored + sink.lost > done)
+
+    for at in range(3):
+        take(at)
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    for at in range(3, 8):
+        take(at)
+    assert (sink.stored, sink.lost) == (3, 5)
+    assert "Read-only file system" in sink.trouble
+    subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+    for at in range(8, 13):
+        take(at)
+    sink.close()
+    assert (sink.stored, sink.trouble) == (8, "")
+    assert len(list(folder.iterdir())) == 3
 
 
 def test_a_stream_that_is_faster_than_the_encoder_loses_pictures_not_time(tmp_path: Path) -> None:
