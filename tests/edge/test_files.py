@@ -127,6 +127,13 @@ def test_a_full_disk_says_which_file_and_leaves_the_old_one(tmp_path: Path) -> N
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
+def test_a_folder_that_is_gone_at_the_end_is_told(tmp_path: Path) -> None:
+    for name, whole in (("clip.mp4", whole_file), ("bundle", whole_folder)):
+        path = tmp_path / "out" / name
+        with pytest.raises(InputError, match=f"{name} cannot be written: No such file"), whole(path):
+            shutil.rmtree(path.parent)
+
+
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     for refuses in (lambda path: write_text(path, ""), check_could_write):
         with pytest.raises(InputError, match="it is a folder"):
