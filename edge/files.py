@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -117,6 +118,25 @@ def check_could_write(path: Path) -> None:
 def refusal(error: OSError) -> type[InputError]:
     """What to raise where a file cannot be made: a read-only disk (EROFS) is a wrong place, for a unit has some."""
     return DiskFailed if error.errno in (*FULL, errno.EIO) else InputError
+
+
+@contextmanager
+def alone_with(path: Path) -> Iterator[None]:
+    """No other process of this machine is in it with the same `path`; one that ends in any way is out of it.
+
+    A name of the kernel's, not a file: it is there on a full disk too, and nothing is left of it.
+
+    Raises:
+        InputError: another is.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:
+        try:
+            name.bind(f"\0sightline {hashlib.sha256(os.fsencode(behind_links(path))).hexdigest()}")
+        except OSError as error:
+            raise InputError(
+                f"{path} is in use by another Sightline that is running. Stop that one, or choose another file."
+            ) from error
+        yield
 
 
 def sha256(path: Path) -> str:

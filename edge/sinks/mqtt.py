@@ -8,11 +8,13 @@ killed broker or a killed daemon, what is still there is sent again, with `sent_
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import Field, SecretStr, model_validator
 
 from edge.errors import InputError
+from edge.files import alone_with
 from edge.secret import resolved
 from edge.sinks.event_writer import EventWriter
 from edge.sinks.happenings import Event, EventRules
@@ -110,7 +112,7 @@ class MqttSink(EventWriter):
 
     def __init__(self, settings: MqttSettings) -> None:
         super().__init__(settings, settings.outbox, SCHEMA, adder(self._topic_of, settings.max_rows))
-        self._topic = settings.topic
+        self._topic, self._outbox, self._held = settings.topic, settings.outbox, ExitStack()
         self._sender = Sender(settings.broker(), settings.outbox)
 
     @property
@@ -129,11 +131,15 @@ class MqttSink(EventWriter):
         """Begin. A broker that is not there is no error: it may come.
 
         Raises:
-            InputError: the outbox cannot be used. MissingPackageError: paho-mqtt is not installed.
+            InputError: the outbox cannot be used, or another process sends what is in it, too.
+            MissingPackageError: paho-mqtt is not installed.
         """
         if not self._opened:
             require_paho()
-            super().prepare()
+            with ExitStack() as on_error:
+                on_error.enter_context(alone_with(self._outbox))
+                super().prepare()
+                self._held = on_error.pop_all()
             self._sender.open()
 
     def close(self) -> None:
@@ -142,6 +148,7 @@ class MqttSink(EventWriter):
         super().close()
         if opened:
             self._sender.close(LINGER_S)
+        self._held.close()
 
     def _topic_of(self, event: Event) -> str:
         """`sightline/front door/face_entered`; what a topic must not hold becomes an underscore."""

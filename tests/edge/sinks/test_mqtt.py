@@ -420,6 +420,23 @@ def test_an_outbox_that_cannot_be_used_is_named_and_no_thread_is_left(tmp_path: 
     until(lambda: threading.active_count() == before)
 
 
+def test_an_outbox_that_another_process_empties_is_refused_until_that_one_ends(tmp_path: Path) -> None:
+    file, outbox = tmp_path / "settings.json", tmp_path / "outbox.sqlite"
+    file.write_text(settings(tmp_path, 1).model_dump_json())
+    command = [sys.executable, str(Path(__file__).with_name("driver.py")), "mqtt", str(file), "other"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        try:
+            assert other.stdout.readline()
+            with pytest.raises(InputError, match=r"outbox\.sqlite is in use by another Sightline"):
+                MqttSink(settings(tmp_path, 1)).open(INFO)
+        finally:
+            other.kill()
+    with streaming(MqttSink(settings(tmp_path, 1))) as sink:
+        assert outbox.exists()
+        assert sink.lost == 0
+
+
 def test_without_paho_the_error_names_the_extra_and_no_thread_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
