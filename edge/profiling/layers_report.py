@@ -168,9 +168,9 @@ class LayerReport:
             caption="\n".join(self.remarks) or None,
             caption_justify="left",
         )
-        for name in ("layer", "kernel", "ms", "share", "MMAC", "KB", "GMAC/s", "bound", "over bound"):
+        for name in ("layer", "kernel", "ms", "share", "MMAC", "KB", "GMAC/s", "bound", "over\nbound"):
             left = name in ("layer", "kernel")
-            table.add_column(name, justify="left" if left else "right", overflow="ellipsis", no_wrap=True)
+            table.add_column(name, justify="left" if left else "right", overflow="fold", no_wrap=not left)
         shown = slowest(self.layers, SHOWN)
         for layer in shown:
             table.add_row(*_cells(layer, self.sum_ms))
@@ -183,7 +183,7 @@ class LayerReport:
             left = self.sum_ms - sum(layer.ms for layer in shown)
             table.add_row(f"{others} others", "", f"{left:.3f}", f"{left / self.sum_ms:.1%}")
         table.add_row(
-            "sum of layers", "", f"{self.sum_ms:.3f}", f"{self.sum_ms / self.whole_ms:.1%} of whole"
+            "sum of layers, of whole", "", f"{self.sum_ms:.3f}", f"{self.sum_ms / self.whole_ms:.1%}"
         )
         table.add_row("not in any layer", "", f"{self.rest_ms:.3f}", f"{self.rest_ms / self.whole_ms:.1%}")
         table.add_row("whole, not profiled", "", f"{self.whole_ms:.3f}")

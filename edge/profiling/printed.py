@@ -19,7 +19,7 @@ def print_table(table: Table) -> None:
     """One table."""
     from edge.console import open_console
 
-    open_console().print(table)
+    open_console(140).print(table)
 
 
 def print_profile(found: Profiled, wanted: Wanted) -> None:

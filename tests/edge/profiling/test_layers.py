@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,8 @@ def macs_by_layer(report: LayerReport) -> dict[str, int]:
     return {layer.keras[0]: layer.macs for layer in report.layers if layer.macs}
 
 
-def printed(report: LayerReport) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+def printed(report: LayerReport, columns: int = 200) -> str:
+    console = Console(width=columns, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(report.table())
     console.file.close()
     return console.export_text()
@@ -169,7 +170,15 @@ def test_json_holds_everything_in_plain_types() -> None:
 
 def test_the_table_shows_sum_whole_and_rest() -> None:
     text = printed(report_of(CONV, CAST).bounded(ROOF))
-    for words in ("conv1", "sum of layers", "not in any layer", "whole, not profiled", "95.0% of whole"):
+    for words in ("conv1", "sum of layers", "not in any layer", "whole, not profiled", "95.0%"):
+        assert words in text
+
+
+def test_a_narrow_terminal_cuts_no_number() -> None:
+    long = replace(CONV, kernel="Convolution (NHWC, QC8) IGEMM", keras=("group1a", "group1a_relu"))
+    text = printed(report_of(long).bounded(ROOF), columns=80)
+    assert "…" not in text
+    for words in ("8.000", "100.0%", "20.00", "1000.0", "2.5", "2.000", "4.0"):
         assert words in text
 
 
