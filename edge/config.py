@@ -64,7 +64,6 @@ enrolment = true                # models with `enrolled` can be taught on the pa
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +73,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edge.config_errors import explained, wrong
 from edge.errors import InputError
+from edge.files import shared
 from edge.secret import masked
 from edge.sinks.events import EventsSettings
 from edge.sinks.mqtt import MqttSettings
@@ -267,12 +267,9 @@ class StreamSettings(_Settings):
     def _outputs_are_files_of_their_own(self) -> StreamSettings:
         """Each replaces or continues what it finds: a recording that is read, or another's results, would be lost."""
         cameras = self.all_cameras()
-        taken = {os.path.realpath(c.source): "source" for c in cameras if os.path.isfile(c.source)}
-        for key, path in self.sinks.files([c.name for c in cameras] if self.is_daemon else ()):
-            other = taken.setdefault(os.path.realpath(path), key)
-            if other != key:
-                message = f"{path} is that of '{other}', too: give each a file of its own"
-                raise wrong(message, "sinks", *key.split("."))
+        outputs = self.sinks.files([c.name for c in cameras] if self.is_daemon else ())
+        for key, message in shared([c.source for c in cameras], outputs):
+            raise wrong(message, "sinks", *key.split("."))
         return self
 
     @property

@@ -15,7 +15,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -113,6 +113,28 @@ def check_could_write(path: Path) -> None:
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
         reason = "may not be written to" if folder.is_dir() else "is no folder"
         raise InputError(f"Cannot write {path}: {folder} {reason}. Choose another place.")
+
+
+def shared(sources: Iterable[str], outputs: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
+    """Outputs that would replace a source or one another: the name of each, and the message for it."""
+    taken = {os.path.realpath(source): "source" for source in sources if os.path.isfile(source)}
+    for name, path in outputs:
+        other = taken.setdefault(os.path.realpath(path), name)
+        if other != name:
+            yield name, f"{path} is that of '{other}', too: give each a file of its own"
+
+
+def check_outputs(source: str, **options: Path | None) -> None:
+    """Before hours of work: that each output may be made, and takes nothing else's place.
+
+    Raises:
+        InputError: one is the source, or another's too, or as `check_could_write`.
+    """
+    outputs = [(f"--{option}", path) for option, path in options.items() if path]
+    for option, message in shared([source], outputs):
+        raise InputError(f"{option}: {message}.")
+    for _, path in outputs:
+        check_could_write(path)
 
 
 def refusal(error: OSError) -> type[InputError]:

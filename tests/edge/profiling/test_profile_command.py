@@ -187,6 +187,29 @@ def test_a_page_a_trace_and_the_layers(profile: Callable[..., Any], tmp_path: Pa
     assert set(layers) == {"mean-colour"}
 
 
+def test_an_output_in_the_place_of_the_source_or_of_another_is_refused_before_anything_runs(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    clip = tmp_path / "clip.mp4"
+    clip.write_bytes(b"a recording")
+    for subcommand, option in (("profile", "--json"), ("profile", "--html"), ("predict", "--jsonl")):
+        bundle, source = "cifar10-nano", ("--source", clip) if subcommand == "profile" else (clip,)
+        ended = command(subcommand, bundle, *source, option, tmp_path / "." / "clip.mp4")
+        assert (ended.code, ended.out) == (2, "")
+        assert ended.err.startswith(f"Error: {option}: {clip} is that of 'source', too"), ended.err
+        assert clip.read_bytes() == b"a recording"
+    both = tmp_path / "run.json"
+    ended = command("profile", "cifar10-nano", "--json", both, "--trace", both)
+    assert (ended.code, ended.out) == (2, "")
+    assert f"--trace: {both} is that of '--json', too" in ended.err
+
+
+def test_a_prediction_refuses_what_needs_a_run(command: Callable[..., Any], tmp_path: Path) -> None:
+    ended = command("profile", "cifar10-nano", "--predict", "orin-nano", "--html", tmp_path / "p.html")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--html" in ended.err
+
+
 def test_a_prediction_runs_nothing(command: Callable[..., Any], tmp_path: Path) -> None:
     ended = command("profile", "cifar10-convnetjs", "--predict", "orin-nano", "--json", tmp_path / "p.json")
     assert ended.code == 0, ended.err
