@@ -302,14 +302,8 @@ class StreamSettings(_Settings):
 
     @classmethod
     def read(cls, path: Path) -> StreamSettings:
-        """Read a TOML file; raises InputError when it is missing, not TOML, or holds a wrong value."""
-        try:
-            text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
-            content = tomllib.loads(text)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}. Expected a TOML file.") from error
-        except ValueError as error:  # TOML's and UTF-8's decoding errors are both of this class
-            raise InputError(f"{path} is not a TOML file: {error}.") from error
+        """Read a TOML file; raises InputError as `read_toml`, or when it holds a wrong value."""
+        content, text = read_toml(path)
         return cls._checked(content, str(path), text)
 
     def changed(self, sinks: dict[str, Any], models: Sequence[str] = (), **options: Any) -> StreamSettings:
@@ -336,6 +330,17 @@ class StreamSettings(_Settings):
             return cls.model_validate(content)
         except ValidationError as error:
             raise InputError(explained(error, cls.model_json_schema(), where, text)) from None
+
+
+def read_toml(path: Path) -> tuple[dict[str, Any], str]:
+    """What a TOML file holds, and its text; raises InputError when it is missing or not TOML."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin with a byte order mark
+        return tomllib.loads(text), text
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}. Expected a TOML file.") from error
+    except ValueError as error:  # TOML's and UTF-8's decoding errors are both of this class
+        raise InputError(f"{path} is not a TOML file: {error}.") from error
 
 
 def schema() -> str:

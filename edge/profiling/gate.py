@@ -13,8 +13,8 @@ The budget is a TOML file: a table for each stage that has one, milliseconds at 
 
 from __future__ import annotations
 
+import math
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -24,16 +24,12 @@ from typing import Any
 import click
 import numpy as np
 
+from edge.config import read_toml
 from edge.errors import CheckFailed, InputError
 from edge.frame import STAGES
 from edge.profiling.report import Report, read_report
 from edge.profiling.rows import Timings
 from edge.profiling.stats import frames_needed, percentiles
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -67,10 +63,6 @@ def check(report: Report, budget: Mapping[str, Any], name: str = "the budget") -
         InputError: a stage or a figure that there is not, a value that is no number above 0, or a run
             too short for the percentile.
     """
-    if not budget:
-        raise InputError(
-            f"{name} has no line. Expected a table for each stage, such as [age] with p99 = 30.0."
-        )
     stages = (*STAGES, "age")
     lines = []
     for stage, figures in budget.items():
@@ -81,9 +73,23 @@ def check(report: Report, budget: Mapping[str, Any], name: str = "the budget") -
                 f"{name}: '{stage}' is no table. Expected [{stage}] with lines such as p99 = 30.0."
             )
         for figure, most_ms in figures.items():
-            if isinstance(most_ms, bool) or not isinstance(most_ms, int | float) or not most_ms > 0:
+            if isinstance(most_ms, Mapping) and figure.startswith(
+                "p"
+            ):  # the point of a bare p99.9 is a table's
+                raise InputError(
+                    f'{name}: {stage} {figure} is a table. Write quotes where a point is: "p99.9".'
+                )
+            if (
+                not isinstance(most_ms, int | float)
+                or isinstance(most_ms, bool)
+                or not 0 < most_ms < math.inf
+            ):
                 raise InputError(f"{name}: {stage} {figure} is {most_ms!r}. Expected milliseconds, above 0.")
             lines.append(Line(stage, figure, float(most_ms), _figure(report, stage, figure, name)))
+    if not lines:
+        raise InputError(
+            f"{name} has no line. Expected a table for each stage, such as [age] with p99 = 30.0."
+        )
     return lines
 
 
@@ -150,16 +156,6 @@ def _excess_ms(report: Report, most_ms: float) -> dict[str, float]:
     return {stage: float(value) for stage, value in zip(STAGES, excess, strict=True) if value > 0}
 
 
-def _read_budget(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}. Expected a TOML file.") from error
-    except ValueError as error:  # TOML's and UTF-8's decoding errors are both of this class
-        raise InputError(f"{path} is not a TOML file: {error}.") from error
-    return content
-
-
 @click.command()
 @click.argument("run", type=FILE)
 @click.option(
@@ -168,7 +164,7 @@ def _read_budget(path: Path) -> dict[str, Any]:
 def gate(run: Path, budget: Path) -> None:
     """Hold RUN, a file of `profile --json`, against a budget; ends with 1 when it is broken."""
     report = read_report(run)
-    lines = check(report, _read_budget(budget), str(budget))
+    lines = check(report, read_toml(budget)[0], str(budget))
     broken = [line for line in lines if line.over_ms > 0]
     if broken:
         raise CheckFailed("The budget is broken.\n  " + "\n  ".join(_in_words(report, broken, lines)))

@@ -89,6 +89,9 @@ def test_where_every_frame_is_over_the_longest_stages_are_named(gate: Callable[.
         ("[infer]\np99 = true\n", "Expected milliseconds, above 0."),
         ("age = 3\n", "'age' is no table. Expected [age]"),
         ("", "has no line"),
+        ("[age]\n", "has no line"),
+        ("[age]\np50 = inf\n", "Expected milliseconds, above 0"),
+        ("[age]\np99.9 = 30.0\n", 'Write quotes where a point is: "p99.9"'),
         ("[age\n", "is not a TOML file"),
         ('[age]\n"p99.9" = 50\n', "age p99.9 needs 2995 frames, and the run has 400"),
     ],
@@ -97,6 +100,10 @@ def test_a_wrong_budget_ends_with_2(gate: Callable[..., Any], budget: str, messa
     ended = gate(budget)
     assert (ended.code, ended.out) == (2, "")
     assert message in ended.err
+
+
+def test_a_budget_with_a_byte_order_mark_is_read(gate: Callable[..., Any]) -> None:
+    assert gate("\ufeff[age]\np50 = 11\n").code == 0
 
 
 def test_a_run_too_short_for_its_own_percentile_is_refused(gate: Callable[..., Any]) -> None:
