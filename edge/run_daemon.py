@@ -186,7 +186,7 @@ def check(settings: StreamSettings) -> str:
     Models are loaded and replay their golden vectors; cameras are looked up, not opened; no file is made.
 
     Raises:
-        SightlineError: a model, a source, a sink's file or a secret that would not do.
+        SightlineError: a model, a source, a sink's file, a secret or a package that would not do.
     """
     secrets, lines = Secrets(), []
     for camera in settings.all_cameras():
@@ -206,7 +206,9 @@ def check(settings: StreamSettings) -> str:
     check_outputs(settings)
     if settings.web is not None:
         from edge.web.credentials import Credentials
+        from edge.web.server import require_packages
 
+        require_packages()
         Credentials.read(settings.web)
         lines.append(f"page on {settings.web.host} port {settings.web.port}")
     return "\n".join(lines)

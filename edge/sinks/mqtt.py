@@ -111,6 +111,8 @@ class MqttSink(EventWriter):
     """
 
     def __init__(self, settings: MqttSettings) -> None:
+        """Raises MissingPackageError where paho-mqtt is not installed, or as `MqttSettings.broker`."""
+        require_paho()
         super().__init__(settings, settings.outbox, SCHEMA, adder(self._topic_of, settings.max_rows))
         self._topic, self._outbox, self._held = settings.topic, settings.outbox, ExitStack()
         self._sender = Sender(settings.broker(), settings.outbox)
@@ -132,10 +134,8 @@ class MqttSink(EventWriter):
 
         Raises:
             InputError: the outbox cannot be used, or another process sends what is in it, too.
-            MissingPackageError: paho-mqtt is not installed.
         """
         if not self._opened:
-            require_paho()
             with ExitStack() as on_error:
                 on_error.enter_context(alone_with(self._outbox))
                 super().prepare()

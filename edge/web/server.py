@@ -75,7 +75,6 @@ class WebServer:
 
         Raises:
             InputError: the port is in use, or the address is not this machine's.
-            MissingPackageError: uvicorn is not installed.
         """
         config = _config(self._app)
         import uvicorn
@@ -132,13 +131,21 @@ def serve(
         InputError: as `make_app` and `WebServer.start`.
         MissingPackageError: the extra `web` is not installed.
     """
-    try:
-        from edge.web.app import make_app
-    except ImportError as error:
-        raise MissingPackageError(error.name or "starlette", "web", "The web page") from error
+    require_packages()
+    from edge.web.app import make_app
+
     server = WebServer(make_app(state, live, settings, events, controls), settings)
     server.start()
     return server
+
+
+def require_packages() -> None:
+    """Raises MissingPackageError where the extra `web` is not installed."""
+    try:
+        import edge.web.app
+        import edge.web.deadlines  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(error.name or "starlette", "web", "The web page") from error
 
 
 def _listening(settings: WebSettings) -> socket.socket:
@@ -162,12 +169,10 @@ def _listening(settings: WebSettings) -> socket.socket:
 
 
 def _config(app: Any) -> Config:
-    try:
-        from uvicorn import Config
+    from uvicorn import Config
 
-        from edge.web.deadlines import DeadlineProtocol
-    except ImportError as error:
-        raise MissingPackageError(error.name or "uvicorn", "web", "The web page") from error
+    from edge.web.deadlines import DeadlineProtocol
+
     return Config(
         app,
         http=DeadlineProtocol,

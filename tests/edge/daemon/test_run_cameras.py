@@ -22,7 +22,7 @@ from terminal_stage import in_a_terminal, until_shown
 
 import sightline
 from edge.config import StreamSettings
-from edge.errors import InputError
+from edge.errors import InputError, MissingPackageError
 from edge.run_daemon import check
 
 ROOT = Path(sightline.__file__).parent
@@ -104,6 +104,23 @@ def test_check_refuses_what_the_run_would(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
+        check(read(tmp_path, MODEL + ONE + more))
+
+
+@pytest.mark.parametrize(
+    ("more", "module", "extra"),
+    [
+        ("[web]\nport = 0\n", "edge.web.app", "web"),
+        ('[sinks.mqtt]\nhost = "broker"\n', "paho.mqtt.client", "mqtt"),
+    ],
+    ids=["web", "mqtt"],
+)
+def test_check_names_a_package_that_the_run_would_lack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str, module: str, extra: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingPackageError, match=rf"pip install '\.\[{extra}\]'"):
         check(read(tmp_path, MODEL + ONE + more))
 
 
