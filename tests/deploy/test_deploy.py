@@ -234,7 +234,7 @@ def exposed_names() -> set[str]:
 
     class Daemon:
         def snapshot(self) -> dict[str, Any]:
-            camera = {"name": "door", "state": "live", "age_ms": 20.0}
+            camera = {"name": "door", "state": "live", "age_ms": 20.0, "dropped_for": {"newer": 1}}
             model = {"name": "faces", "backend": "tflite", "precision": "int8"}
             latency = {"door": {"n": 9, "stages": stages, "models": {"faces": stages}}}
             whole = {"uptime_s": 1.0, "version": "0", "cameras": [camera], "models": [model]}
