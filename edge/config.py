@@ -71,7 +71,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from edge.config_errors import explained, wrong
+from edge.config_errors import NAME, explained, wrong
 from edge.errors import InputError
 from edge.files import shared
 from edge.secret import masked
@@ -160,7 +160,7 @@ class CameraSettings(_Settings):
         backlog_ms: how long frames may have waited upstream, see `edge.backlog`.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)
+    name: str = Field(pattern=NAME, max_length=64)
     source: str = Field(min_length=1)
     decode_threads: int = Field(default=1, ge=1)
     lossless: bool = False

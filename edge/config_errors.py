@@ -19,12 +19,17 @@ _HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]\]?\s*(?:#.*)?$")
 _PAIR = re.compile(rf"\s*({_DOTTED})\s*=(.*)$")
 _QUOTES = ('"""', "'''")
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Of a camera's name, which stands in addresses and in files' names."""
+
 _IN_WORDS = {
+    NAME: "expected letters, digits, '_', '-' and '.', the first of them a letter or a digit",
     "extra_forbidden": "there is no such key",
     "missing": "it is needed and missing",
     "tuple_type": "expected a list, or tables in double brackets",
+    "model_type": "expected a table of keys",
 }
-"""By pydantic's type of error, what is said in place of its own words."""
+"""By pydantic's type of error, or the pattern that does not match, what is said in place of its own words."""
 
 
 def wrong(message: str, *path: str | int) -> PydanticCustomError:
@@ -42,8 +47,9 @@ def explained(error: ValidationError, schema: Mapping[str, Any], where: str, tex
     """
     errors = error.errors(include_url=False, include_input=False)
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-    path = tuple(first.get("ctx", {}).get("path", first["loc"]))
-    message = _IN_WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
+    context = first.get("ctx", {})
+    path = tuple(context.get("path", first["loc"]))
+    message = _IN_WORDS.get(context.get("pattern", first["type"]), first["msg"].removeprefix("Value error, "))
     line = line_of(text, path)
     place = f"{where}, line {line}" if line else where
     subject = f"'{'.'.join(map(str, path))}' in {place}" if path else place
@@ -58,7 +64,8 @@ def line_of(text: str, path: Path) -> int | None:
     """
     lines = dict[Path, int]()
     for number, found in _places(text.splitlines()):
-        lines.setdefault(found, number)
+        for length in range(len(found), 0, -1):
+            lines.setdefault(found[:length], number)
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]
@@ -99,12 +106,35 @@ def _names(dotted: str) -> Path:
 
 
 def _nearest(path: Path, schema: Mapping[str, Any]) -> str:
-    """`; the nearest key is 'source'`, or the keys that there are."""
+    """` here; [sinks] has it`, `; the nearest key is 'source'`, or the keys that there are."""
+    *above, name = path
+    inside = [table for table in _tables(schema) if list(table[: len(above)]) == above]
+    around = [path[:length] for length in range(len(above))]
+    homes = [_written(table) for table in (*around, *inside) if str(name) in _keys(table, schema)]
+    if homes:
+        return f" here; {' and '.join(homes)} {'has' if len(homes) == 1 else 'have'} it"
     known = list(_keys(path[:-1], schema))
-    near = difflib.get_close_matches(str(path[-1]), known, 1, 0.5)
+    near = difflib.get_close_matches(str(name), known, 1, 0.5)
     if near:
         return f"; the nearest key is '{near[0]}'"
     return f"; there are {', '.join(known)}" if known else ""
+
+
+def _tables(schema: Mapping[str, Any], above: Path = ()) -> Iterator[Path]:
+    """The paths of all tables inside one; of those in double brackets, of the first."""
+    for key in _keys(above, schema):
+        for path in ((*above, key), (*above, key, 0)):
+            if any(_keys(path, schema)):
+                yield path
+                yield from _tables(schema, path)
+
+
+def _written(table: Path) -> str:
+    """`[sinks.events]`, or `[[cameras]]`."""
+    if not table:
+        return "the file's beginning, above all tables,"
+    name = ".".join(part for part in table if isinstance(part, str))
+    return f"[[{name}]]" if isinstance(table[-1], int) else f"[{name}]"
 
 
 def _keys(path: Path, schema: Mapping[str, Any]) -> Iterator[str]:

@@ -56,7 +56,19 @@ def refused(tmp_path: Path, text: str) -> str:
             *(7, "cameras.1.name", "the cameras 0 and 1 (from 0) are both called 'door'"),
         ),
         ("source = 'a'\n[[cameras]]\nname = 'a'\nsource = 'x'", 1, "source", "not both"),
-        ("[[cameras]]\nname = '../etc'\nsource = 'x'", 2, "cameras.0.name", "match pattern"),
+        ("[[cameras]]\nname = '../etc'\nsource = 'x'", 2, "cameras.0.name", "expected letters, digits"),
+        ("cameras = ['rtsp://h/x']", 1, "cameras.0", "expected a table of keys"),
+        ("\n[[camera]]\nname = 'a'", 2, "camera", "the nearest key is 'cameras'"),
+        ("jsonl = 'x'", 1, "jsonl", "there is no such key here; [sinks] has it."),
+        ("[mqtt]\nhost = 'x'", 1, "mqtt", "there is no such key here; [sinks] has it."),
+        ("[sinks]\npath = 'x'", 2, "sinks.path", "there is no such key here; [sinks.events] has it."),
+        (
+            "[web]\nport = 1\nseconds = 5",
+            3,
+            "web.seconds",
+            "here; the file's beginning, above all tables, has it.",
+        ),
+        ("[web]\npassword = 'x'", 2, "web.password", "the nearest key is 'password_hash_file'"),
     ],
 )
 def test_key_line_and_what_would_be_right(tmp_path: Path, text: str, line: int, key: str, rest: str) -> None:
