@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from edge.errors import BundleChanged, BundleError, InputError
 from edge.files import behind_links, replaced
 from edge.pixels import ResizeRule
+from edge.secret import masked
 
 SCHEMA_VERSION = 2
 """2 came with `Artefact.undecided` and `Manifest.compared_with`; manifests of 1 are read as they are."""
@@ -293,7 +294,7 @@ def _locate(path_or_name: str | Path) -> Path:
             "rename it, or export anew."
         )
     raise BundleError(
-        f"No bundle at '{path_or_name}': expected a folder with {MANIFEST}, "
+        f"No bundle at '{masked(str(path_or_name))}': expected a folder with {MANIFEST}, "
         f"or one of the shipped: {', '.join(shipped()) or 'none'}."
     )
 

@@ -14,6 +14,7 @@ import click
 from edge.cascade import Cascade
 from edge.config import StreamSettings
 from edge.console import leave_terminal
+from edge.errors import InputError
 from edge.pipeline import Limits, Pipeline, Summary
 from edge.profiler import StageRecorder, stage_table
 from edge.protocols import Sink
@@ -21,7 +22,7 @@ from edge.secret import masked
 from edge.sinks.shared import health_of, shared_sinks
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
-from edge.sources import source_of
+from edge.sources import IMAGE_SUFFIXES, VIDEO_SUFFIXES, source_of
 
 _NOT_OF_A_STREAM = {
     *("sinks", "model", "backend", "precision", "threads"),
@@ -31,7 +32,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("config", required=False, type=FILE)
+@click.argument("config", required=False, type=click.Path(dir_okay=False))
 @click.option(
     "--source",
     metavar="URI",
@@ -57,7 +58,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--check", is_flag=True, help="Say what would run, load the models, and stop there.")
 def run(
-    config: Path | None,
+    config: str | None,
     models: tuple[str, ...],
     jsonl: Path | None,
     video: Path | None,
@@ -73,10 +74,12 @@ def run(
 
     A CONFIG with [[cameras]] or [web] is served: cameras that fail come back, and SIGHUP reads CONFIG anew.
     """
+    if config and ("://" in config or config.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))):
+        raise InputError(f"'{masked(config)}' is a source, and CONFIG a TOML file. Name it with --source.")
     sinks = {"jsonl": jsonl, "video": video, "latency": latency, "terminal": False if quiet else None}
 
     def read() -> StreamSettings:
-        settings = StreamSettings.read(config) if config else StreamSettings()
+        settings = StreamSettings.read(Path(config)) if config else StreamSettings()
         return settings.changed(sinks, models, **options)
 
     settings = read()

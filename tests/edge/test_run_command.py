@@ -188,6 +188,23 @@ def test_unknown_backend_precision_and_bundle(
         assert message in one_message(capsys)
 
 
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "rtsp://u:hunter22@h/x"], "'rtsp://***@h/x' is a source, and CONFIG a TOML file"),
+        (["run", "Clip.MP4"], "Name it with --source"),
+        (["profile", "rtsp://u:hunter22@h/x"], "No bundle at 'rtsp://***@h/x'"),
+    ],
+)
+def test_a_source_in_another_place_is_told_and_its_password_is_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+) -> None:
+    assert command(monkeypatch, *args) == 2
+    told = one_message(capsys)
+    assert message in told
+    assert "hunter22" not in told
+
+
 def test_changed_bundle_is_a_failed_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle: Path
 ) -> None:
