@@ -92,7 +92,8 @@ def viewed(data: LabelledImages, recipe: Recipe, epoch: int) -> Iterator[tuple[V
     first = np.random.default_rng(recipe.seed).random(len(data)) < 0.5
     for step in range(steps_per_epoch(data, recipe)):
         chosen = order[step * recipe.batch_size : (step + 1) * recipe.batch_size]
-        mirror, shift = _mirror(recipe, first[chosen], epoch, rng), _shift(recipe, len(chosen), rng)
+        mirror = _mirror(recipe, first[chosen], epoch, rng)
+        shift = rng.integers(-recipe.shift_px, recipe.shift_px + 1, (2, len(chosen)))
         view = View(chosen, mirror, shift, _patches(recipe, (len(chosen), *data.images.shape[1:3]), rng))
         images = view.of(data.images)
         yield view, as_seen(images, recipe, rng)
@@ -104,12 +105,6 @@ def _mirror(
     if recipe.alternate:
         return first ^ bool(epoch % 2)
     return rng.random(len(first)) < 0.5 if recipe.flip else np.zeros(len(first), np.bool_)
-
-
-def _shift(recipe: Recipe, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    if not recipe.shift_px:
-        return np.zeros((2, n), np.int64)
-    return rng.integers(-recipe.shift_px, recipe.shift_px + 1, (2, n))
 
 
 def _patches(recipe: Recipe, shape: tuple[int, int, int], rng: np.random.Generator) -> Patches | None:

@@ -144,6 +144,14 @@ def test_cut_out_greys_one_square_and_nothing_else(size: tuple[int, int, int], s
         assert np.array_equal(after[~cut], before[~cut])
 
 
+def test_the_recipes_cutout_has_its_centre_anywhere_in_the_image_alike() -> None:
+    images = np.zeros((4000, 12, 12, 3), np.uint8)
+    cut = as_seen(images, recipe(cutout=5), np.random.default_rng(0))[..., 0] == PAD_VALUE
+    for rows in (cut.any(axis=1), cut.any(axis=2)):
+        # An edge is reached by centres on it and on the two places beside it.
+        assert rows.mean(axis=0)[[0, -1]] == pytest.approx([3 / 12, 3 / 12], abs=0.03)
+
+
 @given(SIZES, st.integers(0, 5))
 def test_patches_come_from_the_same_place_of_another_image_and_bring_their_share_of_its_label(
     size: tuple[int, int, int], seed: int
@@ -178,5 +186,7 @@ def test_a_share_of_the_images_gets_rectangles_of_all_sizes() -> None:
     shares = patched.mean(axis=(1, 2))
     assert shares.min() < 0.05
     assert shares.max() > 0.9
+    # Sides of the share s = root(u), cut at the edges to s - s^2/4 on average: the mean of its square.
+    assert shares.mean() == pytest.approx(1 / 2 - 1 / 5 + 1 / 48, abs=0.03)
     assert patched.mean(axis=0).min() > 0.1  # no part of the picture is spared
     assert np.array_equal(seen, view.of(images))
