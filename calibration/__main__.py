@@ -25,7 +25,7 @@ from edge.bundle import InputSpec
 from edge.console import open_console
 from edge.errors import InputError, SightlineError
 from edge.files import check_could_write, write_text
-from train.card import card_path, read_card
+from train.card import card_if_any
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
 from train.weights import in_float32, load_network
@@ -50,7 +50,8 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
         for path in filter(None, (out, hurts)):
             check_could_write(path)
         network = in_float32(load_network(model))
-        spec = read_card(model).input if card_path(model).exists() else _own_input(network, data)
+        card = card_if_any(model)
+        spec = card.input if card else _own_input(network, data)
         if is_boxed(data):
             network = resized(network, spec.height, spec.width)
         graph = fold(read(network))

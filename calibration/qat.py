@@ -32,7 +32,7 @@ from calibration.settings import METHOD_OF_TASK, Settings
 from edge.errors import InputError
 from edge.files import sha256
 from edge.tables import resolve
-from train.card import Card, QatStart, card_path, read_card
+from train.card import Card, QatStart, card_if_any
 from train.evaluate import shortened
 from train.fit import Lesson, Metrics, Trained
 from train.job import Job
@@ -273,12 +273,10 @@ class QatJob(Job):
 
     def _check_classes(self, lesson: Lesson) -> None:
         """As many other classes would be learnt in place of those that the model knows."""
-        if not card_path(self.start).is_file():
-            return
-        known, wanted = read_card(self.start).labels, lesson.about.labels
-        if known != wanted:
+        card, wanted = card_if_any(self.start), lesson.about.labels
+        if card and card.labels != wanted:
             raise InputError(
-                f"{self.start} knows the classes {shortened(known)}; {lesson.about.data.source} has "
+                f"{self.start} knows the classes {shortened(card.labels)}; {lesson.about.data.source} has "
                 f"{shortened(wanted)}. --qat trains on with the same ones: pass the data that the model was trained "
                 "with, or leave --qat away to learn new ones."
             )

@@ -22,7 +22,7 @@ from edge.files import sha256
 from edge.interrupt import interrupt_noted
 from export.proof import METRIC_NAMES, Share, open_proof
 from export.reference import compared_with
-from train.card import Card, card_path, read_card
+from train.card import Card, card_if_any
 from train.data import load
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized, size_of
@@ -218,7 +218,7 @@ def _card(path: Path, network: Any, data: str, size: tuple[int, int] | None) -> 
             f"{path} takes {dtype}; expected float32, RGB as (x - 128) / 128. Build it with keras.Input(..., "
             "dtype='float32'); where it wants 0 to 255, put keras.layers.Rescaling(128, offset=128) first."
         )
-    card = read_card(path) if card_path(path).exists() else _own_card(path, network, data, size)
+    card = card_if_any(path) or _own_card(path, network, data, size)
     if size is None or size == (card.input.width, card.input.height):
         return card
     if card.task != "faces":

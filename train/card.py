@@ -180,6 +180,11 @@ def read_card(model_path: Path) -> Card:
     return card
 
 
+def card_if_any(model_path: Path) -> Card | None:
+    """As `read_card`; None where the file has no card."""
+    return read_card(model_path) if card_path(model_path).exists() else None
+
+
 def write_card(card: Card, model_path: Path) -> None:
     """Write the card beside the model, whole or not at all."""
     write_text(card_path(model_path), card.model_dump_json(indent=2, exclude_none=True) + "\n")

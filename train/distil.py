@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from edge.errors import InputError
 from edge.pixels import Image, normalise
 from train.augment import View
-from train.card import card_path, read_card
+from train.card import card_if_any
 from train.data import LabelledImages
 from train.evaluate import check_labels
 from train.recipe import Recipe
@@ -118,5 +118,5 @@ def _check(model: keras.Model, data: LabelledImages, recipe: Recipe) -> None:
         raise InputError(
             f"The teacher {recipe.teacher} takes {found[0]} to {found[1]}; the pupil takes {wanted[0]} to {wanted[1]}."
         )
-    if card_path(Path(recipe.teacher)).is_file():
-        check_labels(data, read_card(Path(recipe.teacher)).labels, recipe.teacher)
+    if card := card_if_any(Path(recipe.teacher)):
+        check_labels(data, card.labels, recipe.teacher)

@@ -16,7 +16,7 @@ from edge.files import check_writable, sha256
 from edge.machine import read_text
 from edge.tables import resolve
 from train.backend import import_keras
-from train.card import Card, card_path, read_card, this_machine, weights_sha256, write_card
+from train.card import Card, card_if_any, this_machine, weights_sha256, write_card
 from train.pictures.command import report_of_training
 from train.pictures.report import check_report
 from train.recipe import AnyRecipe
@@ -195,9 +195,8 @@ def _tell_if_slow(console: Console, recipe: AnyRecipe) -> None:
 
 def _tell_if_smoothed(console: Console, recipe: AnyRecipe) -> None:
     teacher: str = getattr(recipe, "teacher", "")
-    if not teacher or not card_path(Path(teacher)).is_file():
-        return
-    smoothing = (read_card(Path(teacher)).recipe or {}).get("label_smoothing")
+    card = card_if_any(Path(teacher)) if teacher else None
+    smoothing = (card.recipe or {}).get("label_smoothing") if card else None
     if smoothing:
         console.print(
             f"teacher={teacher} learnt with label_smoothing={smoothing:g}: its answers are smoothed labels, and teach "

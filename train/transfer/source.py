@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edge.errors import InputError
 from edge.pixels import Image, normalise
-from train.card import Card, card_path, read_card
+from train.card import Card, card_if_any
 from train.data import LabelledImages, few
 from train.recipe import Recipe
 from train.transfer.stages import GRID, Cuts, calls_of, cuts, features
@@ -57,7 +57,7 @@ def open_source(path: Path, recipe: Recipe) -> Source:
             before its last one.
     """
     loaded = load_network(path)
-    card = read_card(path) if card_path(path).is_file() else None
+    card = card_if_any(path)
     if card is not None and card.task != "classification":
         raise InputError(f"{path} is for {card.task}; --from without --qat starts from a classifier.")
     shapes = [tuple(tensor.shape) for tensor in loaded.outputs]
