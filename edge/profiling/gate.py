@@ -73,17 +73,12 @@ def check(report: Report, budget: Mapping[str, Any], name: str = "the budget") -
                 f"{name}: '{stage}' is no table. Expected [{stage}] with lines such as p99 = 30.0."
             )
         for figure, most_ms in figures.items():
-            if isinstance(most_ms, Mapping) and figure.startswith(
-                "p"
-            ):  # the point of a bare p99.9 is a table's
+            if isinstance(most_ms, Mapping):  # TOML takes the point of a bare p99.9 for that of a table
                 raise InputError(
                     f'{name}: {stage} {figure} is a table. Write quotes where a point is: "p99.9".'
                 )
-            if (
-                not isinstance(most_ms, int | float)
-                or isinstance(most_ms, bool)
-                or not 0 < most_ms < math.inf
-            ):
+            number = isinstance(most_ms, int | float) and not isinstance(most_ms, bool)
+            if not number or not 0 < most_ms < math.inf:
                 raise InputError(f"{name}: {stage} {figure} is {most_ms!r}. Expected milliseconds, above 0.")
             lines.append(Line(stage, figure, float(most_ms), _figure(report, stage, figure, name)))
     if not lines:
