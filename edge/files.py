@@ -155,9 +155,10 @@ def alone_with(path: Path) -> Iterator[None]:
         try:
             name.bind(f"\0sightline {hashlib.sha256(os.fsencode(behind_links(path))).hexdigest()}")
         except OSError as error:
-            raise InputError(
-                f"{path} is in use by another Sightline that is running. Stop that one, or choose another file."
-            ) from error
+            if error.errno == errno.EADDRINUSE:  # others: a kernel that has no such names
+                raise InputError(
+                    f"{path} is in use by another Sightline that is running. Stop that one, or choose another file."
+                ) from error
         yield
 
 
