@@ -15,7 +15,7 @@ import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -32,16 +32,18 @@ def whole_file(path: Path) -> Iterator[Path]:
     leads to is replaced.
 
     Raises:
-        DiskFailed: the disk is full. InputError: it cannot be made, or a folder, a device or a pipe has the name.
+        DiskFailed: the disk is full. InputError: it cannot be made or take its name, or a folder, a device or a
+            pipe has that.
     """
     _check_may_be_replaced(path)
     path = behind_links(path)
-    with _room_for(path), _temporary(path) as temporary:
+    with _errors_of(path, only=FULL), _temporary(path) as temporary:
         yield temporary
-        _sync(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with _errors_of(path):
+            _sync(temporary)
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+            _sync(path.parent)
 
 
 @contextmanager
@@ -55,16 +57,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
         InputError: it cannot be made, or the disk is full.
     """
     path = behind_links(path)
-    with _room_for(path), _temporary(path, folder=True) as temporary, _named(temporary, path):
+    with _errors_of(path, only=FULL), _temporary(path, folder=True) as temporary, _named(temporary, path):
         with _alone(path):
             pass  # what a kill left is back before the work
         yield temporary
-        for written in temporary.rglob("*"):
-            if written.is_file():
-                _sync(written)
-        os.chmod(temporary, 0o777 & ~_umask())
-        _replace_folder(temporary, path)
-        _sync(path.parent)
+        with _errors_of(path):
+            for written in temporary.rglob("*"):
+                if written.is_file():
+                    _sync(written)
+            os.chmod(temporary, 0o777 & ~_umask())
+            _replace_folder(temporary, path)
+            _sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -172,15 +175,16 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def _room_for(path: Path) -> Iterator[None]:
-    """A disk that is full is the user's to mend, whoever met it; another error is not known to be of `path`."""
+def _errors_of(path: Path, only: Sequence[int] = ()) -> Iterator[None]:
+    """What fails here fails for `path`; of what may be about something else, `only` errors of these numbers."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if only and error.errno not in only:
             raise
-        raise DiskFailed(
-            f"{path} cannot be written: {error.strerror}. Free some space or choose another place."
+        hint = "Free some space" if error.errno in FULL else "Look at its folder"
+        raise refusal(error)(
+            f"{path} cannot be written: {error.strerror}. {hint} or choose another place."
         ) from error
 
 
@@ -220,7 +224,8 @@ def _temporary(path: Path, folder: bool = False) -> Iterator[Path]:
         if folder:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # a disk that is read-only meanwhile: the next writer removes it
+                temporary.unlink()
 
 
 def _locked_sibling(path: Path, folder: bool) -> tuple[Path, int]:
@@ -270,17 +275,12 @@ def _check_may_be_replaced(path: Path) -> None:
 
 def _replace_folder(new: Path, path: Path) -> None:
     with _alone(path) as old:
-        try:
-            shutil.rmtree(old, ignore_errors=True)
-            if path.exists():
-                os.rename(path, old)
-            os.rename(new, path)
-            if old.exists():
-                os.rename(old, new)  # a temporary again, which is removed
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be replaced: {error.strerror}. Choose another folder."
-            ) from error
+        shutil.rmtree(old, ignore_errors=True)
+        if path.exists():
+            os.rename(path, old)
+        os.rename(new, path)
+        if old.exists():
+            os.rename(old, new)  # a temporary again, which is removed
 
 
 @contextmanager
