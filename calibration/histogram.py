@@ -36,8 +36,6 @@ class Histogram:
         Raises:
             ValueError: one of them is infinite or not a number.
         """
-        if not values.size:
-            return
         low, high = float(values.min()), float(values.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ValueError("infinite, or not a number")

@@ -54,7 +54,7 @@ def asymmetric(low: float, high: float) -> TensorParams:
     """The range [low, high], widened to contain zero, over all 256 integers."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = max((high - low) / 255, SMALLEST_SCALE)
-    return TensorParams(scale, int(np.clip(round(-128 - low / scale), -128, 127)))
+    return TensorParams(scale, round(-128 - low / scale))
 
 
 def symmetric(low: float, high: float) -> TensorParams:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.histogram import BINS, HALF, Histogram
+from calibration.histogram import HALF, Histogram
 from calibration.quantize import TensorParams, asymmetric, symmetric
 from edge.errors import InputError
 
@@ -41,9 +41,9 @@ def percentile(histogram: Histogram, percent: float) -> Range:
     A value of 99.99 leaves out the largest 0.01 % and the smallest 0.01 % of all activations.
     """
     share = np.cumsum(histogram.counts) / histogram.total
-    first = int(np.searchsorted(share, 1 - percent / 100 + 1e-12, side="right"))
+    first = int(np.searchsorted(share, 1 - percent / 100 + 1e-12))
     last = int(np.searchsorted(share, percent / 100 - 1e-12)) + 1
-    low, high = histogram.edge(first), histogram.edge(min(last, BINS))
+    low, high = histogram.edge(first), histogram.edge(last)
     return max(low, histogram.low), min(high, histogram.high)
 
 

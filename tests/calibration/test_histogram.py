@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as npst
 
 from calibration.histogram import BINS, HALF, Histogram
 from calibration.quantize import asymmetric, symmetric
-from calibration.ranges import METHODS, entropy, mean_squared_error, percentile, range_method
+from calibration.ranges import METHODS, _divergence, entropy, mean_squared_error, percentile, range_method
 from edge.errors import InputError
 
 values = npst.arrays(np.float32, st.integers(1, 60), elements=st.floats(-1e6, 1e6, width=32)).map(
@@ -54,6 +54,12 @@ def test_the_largest_magnitude_fills_at_least_half_of_its_side(batch: np.ndarray
     if largest > 2.0**-100:
         assert HALF / 2 * histogram.width <= largest < HALF * histogram.width
         assert math.frexp(histogram.width)[0] == 0.5
+
+
+def test_the_smallest_numbers_are_in_a_bin_of_their_side() -> None:
+    counts = _filled(np.array([1e-38, 5e-39])).counts
+    assert counts[:HALF].sum() == 0
+    assert counts[HALF:].sum() == 2
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -103,6 +109,35 @@ def test_a_lonely_outlier_is_cut_off_and_the_bell_is_not(method: object, peaked:
     low, high = method(peaked)  # type: ignore[operator]
     assert -60 < low < -2.5
     assert 2.5 < high < 60
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_least_squared_error_cuts_the_side_that_has_the_outlier(sign: int) -> None:
+    bell = np.random.default_rng(0).uniform(-1, 1, 200_000)
+    limits = sorted(abs(limit) for limit in mean_squared_error(_filled(sign * np.append(bell, 8))))
+    assert 0.95 < limits[0] <= 1
+    assert limits[1] < 6
+
+
+def test_the_least_squared_error_counts_the_coarser_grid_of_tensorrt_too() -> None:
+    """TFLite's by itself would keep the value at 2, for which its steps are wide enough."""
+    assert mean_squared_error(_filled(np.append(np.linspace(0, 1, 170_000), 2)))[1] < 1.5
+
+
+@pytest.mark.parametrize("size", [128, 200, 511, 900])
+def test_the_divergence_is_that_of_the_paper(size: int) -> None:
+    """Migacz 2017, slide 32, step by step; many bins are empty."""
+    rng = np.random.default_rng(size)
+    counts = rng.integers(1, 9, 1000) * (rng.random(1000) < 0.4)
+    wanted, found = counts[:size].astype(float), np.zeros(size)
+    wanted[-1] += counts[size:].sum()
+    for level in range(128):
+        part = slice(level * size // 128, (level + 1) * size // 128)
+        full = counts[part] > 0
+        found[part][full] = counts[part].sum() / max(full.sum(), 1)
+    p, q = wanted / wanted.sum(), found / found.sum()
+    divergence = sum(a * math.log(a / max(b, 1e-12)) for a, b in zip(p, q, strict=True) if a > 0)
+    assert _divergence(counts.astype(np.float64), size) == pytest.approx(divergence)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
