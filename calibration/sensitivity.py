@@ -65,6 +65,8 @@ def layer_errors(
         target: whose rounding; the ONNX artefact's is TensorRT's.
     """
     pair = _Pair(graph, plan, target)
+    if not pair.layers:
+        return ()
     watch = pair.watching()
     own, accumulated = ({node.name: _Noise() for node in pair.layers} for _ in range(2))
     for pixels in batches(images):

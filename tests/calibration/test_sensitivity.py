@@ -17,7 +17,7 @@ from calibration.fold import fold
 from calibration.graph import Graph, read
 from calibration.kinds import WEIGHTED
 from calibration.plan import make_plan
-from calibration.sensitivity import layer_errors, sensitivity
+from calibration.sensitivity import layer_errors, layer_rows, sensitivity
 from edge.bundle import Format
 from train.data import load
 from train.weights import load_keras
@@ -79,6 +79,15 @@ def test_errors_are_sorted_and_gather(target: Format) -> None:
     assert by_name["conv0"].own_db == pytest.approx(by_name["conv0"].accumulated_db, abs=0.1)
     assert by_name["conv4"].accumulated_db < by_name["conv4"].own_db - 1
     assert all(20 < error.own_db < 70 for error in errors)
+
+
+def test_a_network_without_weights_has_no_layer_that_hurts() -> None:
+    pixels = keras.Input((8, 8, 3))
+    graph, images = (
+        fold(read(keras.Model(pixels, layers.GlobalAveragePooling2D()(pixels)))),
+        np.arange(2 * 8 * 8 * 3, dtype=np.uint8).reshape(2, 8, 8, 3),
+    )
+    assert layer_rows(graph, make_plan(graph, images, "made"), images) == []
 
 
 @pytest.mark.parametrize("target", ["tflite", "onnx"])
