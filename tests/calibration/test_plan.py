@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from keras import layers
 
 from calibration.fold import fold
 from calibration.graph import Graph, build, infer, read
+from calibration.kinds import WEIGHTED
 from calibration.observers import measured, ranges
-from calibration.plan import Plan, make_plan
+from calibration.plan import Plan, make_plan, wide_enough
 from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.pixels import normalise
@@ -162,6 +164,57 @@ def test_a_plan_names_its_images(pictures: Any) -> None:
     first, again, other = (make_plan(graph, _ramp(n), "made", "minmax") for n in (9, 9, 10))
     assert first.samples_sha256 == again.samples_sha256 != other.samples_sha256
     assert (first.samples, other.samples) == (9, 10)
+
+
+def _widened(
+    body: Callable[[Any], Any], kernel: float = 1.0, **ranges: tuple[float, float]
+) -> dict[str, Any]:
+    """The ranges, with those of nothing widened; of convolutions with that largest scale of a kernel."""
+    pixels = keras.Input((8, 8, 3), name="pixels")
+    graph = fold(read(keras.Model(pixels, body(pixels))))
+    scales = {node.name: (kernel / 2, kernel) for node in graph.nodes if node.kind in WEIGHTED}
+    found = wide_enough(graph, ranges, scales)
+    assert found.keys() == ranges.keys()
+    return found
+
+
+PIXEL_SPAN = 255 / 128
+"""Of the input, in real units."""
+
+
+def test_a_range_of_nothing_is_widened_to_a_share_of_what_its_layer_can_give() -> None:
+    def body(pixels: Any) -> Any:
+        x = layers.Conv2D(2, 1, name="a")(pixels)
+        return layers.Conv2D(2, 1, name="c")(layers.Conv2D(2, 1, name="b")(x))
+
+    nothing = (0.0, 0.0)
+    found = _widened(body, 0.5, a=nothing, b=nothing, c=(-1.0, 1.0))
+    first = 0.5 * PIXEL_SPAN / 128
+    assert found["a"] == (0.0, pytest.approx(first))
+    assert found["b"] == (0.0, pytest.approx(first * 0.5 / 128))
+    assert found["c"] == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("low", [-1e-3, 0.25])
+def test_a_widened_range_keeps_its_lower_limit_and_spans_from_zero(low: float) -> None:
+    found = _widened(lambda x: layers.Conv2D(2, 1, name="a")(x), 128.0, a=(low, low))
+    assert found["a"] == (low, pytest.approx(min(low, 0) + PIXEL_SPAN))
+
+
+def test_a_product_is_widened_by_the_product_of_both_and_a_sum_by_the_wider() -> None:
+    def body(pixels: Any, join: type) -> Any:
+        wide, narrow = (layers.Conv2D(2, 1, name=name)(pixels) for name in ("wide", "narrow"))
+        return join(name="join")([narrow, wide])
+
+    given = {"wide": (0.0, 1000.0), "narrow": (0.0, 10.0), "join": (0.0, 0.0)}
+    product = _widened(lambda x: body(x, layers.Multiply), **given)["join"]
+    assert product == (0.0, pytest.approx(10 * 1000 / 255 / 128))
+    assert _widened(lambda x: body(x, layers.Add), **given)["join"] == (0.0, pytest.approx(1000 / 128))
+
+
+def test_an_activation_with_a_fixed_range_keeps_it() -> None:
+    body = lambda x: layers.Activation("sigmoid", name="s")(layers.Conv2D(2, 1, name="a")(x))  # noqa: E731
+    assert _widened(body, a=(0.0, 1e4), s=(0.0, 255 / 256))["s"] == (0.0, 255 / 256)
 
 
 @pytest.mark.parametrize("method", ["median", "percentile", "percentile:x", "percentile:40", "minmax:1"])
