@@ -70,9 +70,18 @@ class OutputSpec(_Part):
     """
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(gt=0)], ...]
     role: Literal["logits", "embedding", "score", "box"]
     stride: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _has_the_rank_of_its_role(self) -> OutputSpec:
+        rank = 4 if self.role in ("score", "box") else 2
+        if len(self.shape) != rank:
+            raise ValueError(
+                f"a head of the role {self.role} has {rank} sizes, '{self.name}' has {self.shape}"
+            )
+        return self
 
 
 class Metrics(_Part):
@@ -192,7 +201,7 @@ class Manifest(_Part):
         if self.task != "classification":
             return self
         head = self.outputs[0] if self.outputs else None
-        if head is None or head.role != "logits" or not head.shape:
+        if head is None or head.role != "logits":
             raise ValueError("a classifier's first output must be its logits")
         if head.shape[-1] != len(self.labels):
             raise ValueError(f"{len(self.labels)} labels are named for {head.shape[-1]} logits")

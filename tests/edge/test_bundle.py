@@ -208,6 +208,15 @@ def test_a_step_that_measures_nothing_is_told(folder: Path, step: dict[str, floa
         check(Bundle.open(folder), "tflite", "int8")
 
 
+@pytest.mark.parametrize("shape", [[], [1, 24], [1, -1, 40, 1], [1, 24, 0, 1]])
+def test_a_detector_whose_heads_have_no_cells_is_no_manifest(tmp_path: Path, shape: list[int]) -> None:
+    folder = Path(shutil.copytree(SHIPPED / "face-320x192", tmp_path / "bundle"))
+    first, *others = json.loads((folder / "manifest.json").read_text())["outputs"]
+    _edit(folder, outputs=[first | {"shape": shape}, *others])
+    with pytest.raises(BundleError, match=r"manifest: outputs\.0"):
+        Model.open(Bundle.open(folder))
+
+
 def test_a_detector_without_outputs_is_no_manifest(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(SHIPPED / "face-320x192", tmp_path / "faces"))
     _edit(folder, outputs=[])
