@@ -31,12 +31,24 @@ JUDGED = 5_000
 by half a point. 1.6 s a simulation of a network of 118 M MACs for each thousand, on two cores."""
 
 
+SHOWN = 256
+"""Training images by which it is seen what pixels a model was trained on."""
+
+OTHER_PIXELS = {"0 to 255": 128.0, "0 to 1": 128 / 255}
+"""What models made elsewhere are often trained on: scale, and offset, from (x - 128) / 128 to there."""
+
+
 @dataclass(frozen=True)
 class Classification:
-    """Labelled images: `samples` to calibrate on, `held_back` to judge repairs, `test` to prove the artefacts."""
+    """Labelled images: `samples` to calibrate on, `held_back` to judge repairs, `test` to prove the artefacts.
+
+    Attributes:
+        trained: a few training images, whatever is calibrated on.
+    """
 
     input: InputSpec
     samples: Samples
+    trained: LabelledImages
     test: LabelledImages
     held_back: LabelledImages | None
     tolerance: ClassVar[Tolerance] = Tolerance()
@@ -56,7 +68,8 @@ class Classification:
         if share.limit is not None:
             test = test.take(pick(test, share.limit), f", {share.limit} by class")
         watched = labelled_samples(train, share.samples, share.sample)
-        return cls(card.input, watched, test, _others(train, watched))
+        trained = train.take(pick(train, SHOWN), "")
+        return cls(card.input, watched, trained, test, _others(train, watched))
 
     def __len__(self) -> int:
         return len(self.test)
@@ -72,6 +85,24 @@ class Classification:
                 f"{', '.join(self.test.class_names[:10])}{', ...' if classes > 10 else ''}."
             )
         return (OutputSpec(name=LOGITS, shape=(1, classes), role="logits"),)
+
+    def check_pixels(self, model: Any) -> None:
+        """Raises InputError where the model knows its training images far better on other pixels than a bundle's."""
+        import keras
+
+        known = keras_top1(model, self.trained)
+        for pixels, scale in OTHER_PIXELS.items():
+            other = keras_top1(
+                keras.Sequential([keras.layers.Rescaling(scale, offset=scale), model]), self.trained
+            )
+            if (
+                other.right - known.right > 2 * len(self.trained) ** 0.5
+            ):  # four times the error of a fair coin's count
+                raise InputError(
+                    f"Of {len(self.trained)} training images the model names {other.right} on pixels of {pixels}, "
+                    f"and {known.right} on (x - 128) / 128, which is what it sees in a bundle. Put "
+                    f"keras.layers.Rescaling({scale:.6g}, offset={scale:.6g}) before its first layer."
+                )
 
     def golden_inputs(self) -> Image:
         """Made pictures."""

@@ -20,7 +20,8 @@ from edge.console import open_console
 from edge.errors import CheckFailed, InputError
 from edge.files import sha256
 from edge.interrupt import interrupt_noted
-from export.proof import METRIC_NAMES, Share, open_proof
+from export.classification import Classification
+from export.proof import METRIC_NAMES, Proof, Share, open_proof
 from export.reference import compared_with
 from train.card import Card, card_if_any
 from train.data import load
@@ -113,7 +114,7 @@ def export(
     made, choices = _planned(plan, choices, wanted_precisions)
     settings = choices.settings(card.task, made)
     proof = open_proof(data, card, Share(choices.count, limit, settings.sample, choices.skip_corrupt))
-    proof.outputs(network)  # refuses what is no classifier or detector of these classes
+    _check_fit(proof, network, made_here=card_path(model).exists())
 
     from export.job import Job
     from export.pack import export_bundle, ship
@@ -177,6 +178,13 @@ def _formats(text: str) -> tuple[str, ...]:
     if "tensorrt" in wanted and "onnx" not in wanted:
         raise InputError("A TensorRT plan is built from the ONNX file: pass --formats onnx,tensorrt.")
     return wanted
+
+
+def _check_fit(proof: Proof, network: Any, made_here: bool) -> None:
+    """Refuse what is no classifier or detector of these classes, or was trained elsewhere on other pixels."""
+    proof.outputs(network)
+    if isinstance(proof, Classification) and not made_here:
+        proof.check_pixels(network)
 
 
 def _check_folder(out: Path, model: Path) -> None:

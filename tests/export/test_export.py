@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -252,6 +253,36 @@ def test_an_unsupported_layer_ends_with_its_name(command: Command, tmp_path: Pat
     # The way out that the message names, for a model that was not trained here and has no card.
     assert command(*args, "--precisions", "fp32,fp16").code == 0
     assert Bundle.open(tmp_path / "b").manifest.labels == ("cat", "dog")
+
+
+@pytest.mark.parametrize(("scale", "pixels"), [(1.0, "0 to 255"), (255.0, "0 to 1")])
+def test_a_model_trained_on_other_pixels_is_refused_and_the_way_out_holds(
+    command: Command, tmp_path: Path, scale: float, pixels: str
+) -> None:
+    import keras
+
+    for name, value in (
+        ("dark", 60),
+        ("light", 130),
+    ):  # the model tells them apart at 95, all of them above 1
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(30):
+            cv2.imwrite(
+                str(tmp_path / "data" / name / f"{number}.png"), np.full((32, 32, 3), value, np.uint8)
+            )
+    dense = keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), dense])
+    dense.set_weights([np.array([[-scale, scale]] * 3, np.float32), np.array([285, -285], np.float32)])
+    model.save(tmp_path / "own.keras")
+    args = ("--out", tmp_path / "b", "--data", tmp_path / "data", "--precisions", "fp32", "--max-drop", 100)
+    ended = command("export", tmp_path / "own.keras", *args)
+    assert ended.code == 2
+    assert f"Of 42 training images the model names 42 on pixels of {pixels}, and 22 on (x - 128)" in ended.err
+    way_out = re.search(r"Rescaling\(([\d.]+), offset=", ended.err)
+    assert way_out
+    first = keras.layers.Rescaling(float(way_out[1]), offset=float(way_out[1]))
+    keras.Sequential([keras.Input((32, 32, 3)), first, model]).save(tmp_path / "own.keras")
+    assert command("export", tmp_path / "own.keras", *args).code == 0
 
 
 def test_an_operator_without_onnx_form_is_named(command: Command, tmp_path: Path) -> None:
