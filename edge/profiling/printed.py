@@ -37,8 +37,11 @@ def print_profile(found: Profiled, wanted: Wanted) -> None:
 
 def _remarks(found: Profiled, wanted: Wanted) -> Iterator[str]:
     report = found.report
-    ages = ((name, bounds) for name, bounds in report["ci95_ms"]["age"].items() if bounds)
-    yield "Age, 95 % intervals: " + ", ".join(f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in ages)
+    ages = [(name, bounds) for name, bounds in report["ci95_ms"]["age"].items() if bounds]
+    if ages:
+        yield "Age, 95 % intervals: " + ", ".join(
+            f"{name} {low:.2f} to {high:.2f}" for name, (low, high) in ages
+        )
     yield from _on_warm_up(report["warm_up"])
     if "open_loop" in report:
         yield _on_rate(**report["open_loop"])

@@ -46,7 +46,7 @@ class TerminalSink:
 
         console = self._console = self._console or open_console()
         size = f"{source.width}x{source.height}" if source.width else "pictures"
-        self._source = f"{source.uri} {size}" + (f" {source.fps:g} fps" if source.fps else "")
+        self._source = f"{source.uri} {size}" + (f" {source.fps:.4g} fps" if source.fps else "")
         self._seen, self._shown_s = 0, 0.0
         if console.is_terminal:
             self._live = Live(console=console, auto_refresh=False)

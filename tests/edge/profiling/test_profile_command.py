@@ -187,6 +187,13 @@ def test_a_page_a_trace_and_the_layers(profile: Callable[..., Any], tmp_path: Pa
     assert set(layers) == {"mean-colour"}
 
 
+def test_where_no_interval_is_known_there_is_no_line_of_them(profile: Callable[..., Any]) -> None:
+    ended = profile("--frames", 2)
+    assert ended.code == 0
+    assert "Resident memory" in ended.out
+    assert "intervals" not in ended.out
+
+
 def test_an_output_in_the_place_of_the_source_or_of_another_is_refused_before_anything_runs(
     command: Callable[..., Any], tmp_path: Path
 ) -> None:
