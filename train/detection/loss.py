@@ -89,7 +89,7 @@ class DetectionLoss(keras.losses.Loss):
         logits, boxes = y_pred[..., 0], decoded(y_pred[..., 1:5], cells)
         taken, target, ignored = assign(ops.stop_gradient(logits), ops.stop_gradient(boxes), y_true, cells)
         overlap, penalty = overlap_and_distance(boxes, target)
-        quality = ops.stop_gradient(ops.where(taken, ops.clip(overlap, 0.0, 1.0), 0.0))
+        quality = ops.stop_gradient(ops.where(taken, overlap, 0.0))
         count = ops.maximum(ops.sum(ops.cast(taken, "float32")), 1.0)
         keep = ops.cast(ops.logical_or(taken, ops.logical_not(ignored)), "float32")
         score_loss = ops.sum(quality_focal(logits, quality) * keep) / count

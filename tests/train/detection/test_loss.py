@@ -44,6 +44,11 @@ def boxes_of(raw: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(decoded(raw.astype(np.float32), CELLS))
 
 
+def test_a_box_does_not_grow_without_end() -> None:
+    boxes = boxes_of(np.full((1, len(CELLS), 4), 1e3))
+    assert (boxes[0, :, 2] - boxes[0, :, 0]) / CELLS[:, 2] == pytest.approx(math.exp(5), rel=1e-4)
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     corner0, corner1 = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
     shared = np.clip(corner1 - corner0, 0, None).prod()
@@ -77,12 +82,13 @@ def plain_assign(logits: np.ndarray, boxes: np.ndarray, faces: np.ndarray) -> di
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1))
-@example(277)  # A cell whose box overlaps neither of two faces that want it.
-def test_assignment_is_that_of_the_plain_computation(seed: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.7, 3.0]))
+@example(277, 0.7)  # A cell whose box overlaps neither of two faces that want it.
+def test_assignment_is_that_of_the_plain_computation(seed: int, wander: float) -> None:
+    """`wander` strides off their cells, boxes of cells that may not answer overlap the faces as well."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(-2, 1, (2, len(CELLS))).astype(np.float32)
-    boxes = boxes_of(rng.normal(0, 0.7, (2, len(CELLS), 4)))
+    boxes = boxes_of(rng.normal(0, [wander, wander, 0.7, 0.7], (2, len(CELLS), 4)))
     truth = np.zeros((10, 6), np.float32)
     for row in range(7):
         corner, size = rng.uniform(0, 45, 2), rng.uniform(4, 30, 2)
@@ -125,6 +131,63 @@ def test_the_loss_is_zero_for_a_perfect_answer() -> None:
     assert taken.sum() >= 10
     raw[..., 0] = np.where(taken, 20, -20)
     assert float(DetectionLoss()(truth, raw)) == pytest.approx(0, abs=1e-3)
+
+
+def plain_loss(truth: np.ndarray, raw: np.ndarray, overlaps: np.ndarray | None = None) -> float:
+    """Of one image, cell by cell; `overlaps` in place of the predictions' own say how good each box is."""
+    boxes = boxes_of(raw[:, :, 1:5])
+    found = assign(raw[:, :, 0], boxes, truth, CELLS)
+    taken, target, ignored = (keras.ops.convert_to_numpy(value)[0] for value in found)
+    score = box = total = 0.0
+    for cell in range(len(CELLS)):
+        quality = 0.0
+        if taken[cell]:
+            mine, face = boxes[0, cell], target[cell]
+            hull = np.maximum(mine[2:], face[2:]) - np.minimum(mine[:2], face[:2])
+            apart = (mine[:2] + mine[2:]) / 2 - (face[:2] + face[2:]) / 2
+            quality = iou(mine, face) if overlaps is None else overlaps[cell]
+            box += quality * (1 - iou(mine, face) + (apart**2).sum() / (hull**2).sum())
+            total += quality
+        if taken[cell] or not ignored[cell]:
+            p = 1 / (1 + math.exp(-raw[0, cell, 0]))
+            entropy = quality * math.log(p) + (1 - quality) * math.log(1 - p)
+            score -= (quality - p) ** 2 * entropy
+    return float(score / max(taken.sum(), 1) + 2 * box / max(total, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_loss_of_a_face_beside_an_ignored_place_is_that_of_the_plain_computation(seed: int) -> None:
+    truth = np.array([[8, 10, 40, 50, FACE, 0], [20, 4, 60, 30, IGNORED, 0]], np.float32)
+    raw = perfect(truth[0])
+    raw[..., :5] += np.random.default_rng(seed).normal(0, 0.3, raw[..., :5].shape)
+    assert float(DetectionLoss()(truth, raw)) == pytest.approx(plain_loss(truth, raw), rel=1e-4)
+
+
+def test_no_box_grows_worse_for_its_score_to_be_right() -> None:
+    """The overlap that a score learns is given: its gradient is none of the box's."""
+    truth = np.array([[8, 10, 40, 50, FACE, 0]], np.float32)
+    raw = perfect(truth[0])
+    raw[..., :5] += np.random.default_rng(0).normal(0, 0.3, raw[..., :5].shape)
+    boxes = boxes_of(raw[..., 1:5])
+    quality = np.array([iou(box, truth[0, :4]) for box in boxes[0]])
+    answer = keras.Variable(raw)
+    gradient = gradient_of(answer, truth)
+    taken = keras.ops.convert_to_numpy(assign(raw[..., 0], boxes, truth, CELLS)[0])[0]
+    for cell in np.flatnonzero(taken):
+        for value in range(1, 5):
+            moved = [raw.copy(), raw.copy()]
+            moved[0][0, cell, value] += 1e-3
+            moved[1][0, cell, value] -= 1e-3
+            high, low = (plain_loss(truth, one, quality) for one in moved)
+            assert gradient[0, cell, value] == pytest.approx((high - low) / 2e-3, abs=2e-3)
+
+
+def gradient_of(answer: keras.Variable, truth: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        value = DetectionLoss()(truth, keras.ops.convert_to_tensor(answer))
+    return tape.gradient(value, answer.value).numpy()
 
 
 def test_quality_focal_loss_is_the_papers() -> None:
