@@ -96,7 +96,6 @@ def _claims(
     claimed = np.full(len(overlaps), -1, np.int64)
     if not overlaps.size:
         return claimed
-    threshold = min(threshold, 1 - 1e-10)  # As pycocotools: a perfect box passes 1.0 in spite of rounding.
     free = np.ones(overlaps.shape[1], np.bool_)
     for row in np.flatnonzero(overlaps.max(axis=1) >= threshold):
         fits = free & (overlaps[row] >= threshold)

@@ -108,6 +108,12 @@ def test_sizes_narrow_both_faces_and_false_detections() -> None:
     assert doubled.truths == 0
 
 
+def test_a_face_on_the_border_of_two_sizes_is_of_the_larger_alone() -> None:
+    box = np.float32([[0, 0, 16, 16]])
+    assert not Sizes(0, 16).holds(box)
+    assert Sizes(16, 48).holds(box)
+
+
 def test_without_faces_there_is_no_average_precision() -> None:
     matched = [match(image([]), faces((*BOX, 0.9)))]
     assert np.isnan(
