@@ -16,7 +16,7 @@ from train.augment import View, viewed
 from train.card import Card, write_card
 from train.classifier import ClassifierLesson
 from train.data import LabelledImages
-from train.distil import Teacher, soft_targets
+from train.distil import Teacher, soft_targets, softened
 from train.recipe import Recipe
 
 SIZE, CLASSES, N = 6, 3, 40
@@ -129,3 +129,7 @@ def test_a_teacher_whose_classes_stand_in_another_order_is_refused(
     write_card(card, Path(recipe.teacher))
     with pytest.raises(InputError, match="disagree on class 1: 'b' against 'c'"):
         Teacher(data, recipe)
+
+
+def test_a_very_sure_teacher_gives_numbers() -> None:
+    assert softened(np.float32([[900, 0, -900]]), 1.0).tolist() == [[1, 0, 0]]

@@ -9,7 +9,7 @@ import pytest
 from edge.errors import InputError
 from edge.pixels import normalise
 from train.models.airbench import airbench
-from train.whiten import whiten, whitening_kernel
+from train.whiten import patches, whiten, whitening_kernel
 
 
 def smooth_images(n: int, seed: int) -> np.ndarray:
@@ -28,6 +28,15 @@ def test_outputs_are_uncorrelated_and_of_unit_power_on_images_of_the_same_kind()
     moments = outputs.T @ outputs / len(outputs)
     assert np.abs(moments - np.diag(np.diag(moments))).max() < 0.05
     assert np.abs(np.diag(moments) - 1).max() < 0.15
+
+
+def test_patches_are_in_the_order_of_a_kernels_values() -> None:
+    pixels, kernel = (
+        np.random.default_rng(0).random((2, 5, 6, 3)),
+        np.random.default_rng(1).random((2, 2, 3, 4)),
+    )
+    outputs = np.asarray(keras.ops.conv(pixels, kernel, padding="valid"))
+    assert patches(pixels, 2) @ kernel.reshape(12, 4) == pytest.approx(outputs.reshape(-1, 4), rel=1e-5)
 
 
 def test_the_second_half_of_the_filters_is_the_first_one_negated() -> None:
