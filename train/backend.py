@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import platform
 from types import ModuleType
@@ -17,7 +18,8 @@ of `resnet20_cifar10` is 1.75 times as fast with them, of `cifar10_nano` 1.48 (b
 
 
 def settle_tensorflow() -> None:
-    """Set what TensorFlow's C++ part reads when it is loaded, unless the user has."""
+    """Set what TensorFlow's C++ part reads when it is loaded, unless the user has; its warnings are not for users."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Errors that end the process alone.
     if platform.machine() in X86:
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
