@@ -108,3 +108,9 @@ def test_batch_normalisation_is_left_alone() -> None:
     model = initialised("lsuv", model=convnetjs(32, 32, 10))
     assert np.array_equal(model.get_layer("norm1").gamma, np.ones(16))
     assert np.array_equal(model.get_layer("norm1").moving_variance, np.ones(16))
+
+
+def test_biases_that_a_network_begins_with_go() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, bias_initializer="ones", name="dense")])
+    initialise(model, "he", np.zeros((1, 4), np.float32))
+    assert not np.asarray(model.get_layer("dense").bias).any()
