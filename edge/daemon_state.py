@@ -56,9 +56,7 @@ class _Camera:
     feeder: Feeder
     latency: StageRecorder = field(default_factory=StageRecorder)
     published_s: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
-    last: dict[str, Any] | None = None
-    last_result: str | None = None
-    age_ms: float | None = None
+    last: tuple[int, FrameResult, float] | None = None  # index, result, age in ms
 
     def rate(self, now_s: float) -> float:
         """Results a second."""
@@ -137,17 +135,13 @@ class DaemonState:
 
     def published(self, frame: Frame, result: FrameResult) -> None:
         """One frame is done; called by the thread that infers."""
-        record = {
-            "frame": frame.index, **result.as_record(), "age_ms": round(frame.stamps.age_ms, 3)
-        }  # fmt: skip
         with self._lock:
             camera = self._cameras.get(frame.camera)
             if camera is None:
                 return
             camera.latency.write(frame, result)
             camera.published_s.append(frame.stamps.publish / 1e9)
-            camera.last, camera.last_result = record, result.summary()
-            camera.age_ms = record["age_ms"]
+            camera.last = (frame.index, result, round(frame.stamps.age_ms, 3))
 
     def sink_failed(self, name: str, camera: str, reason: str) -> None:
         """A sink did not take a camera's result."""
@@ -244,10 +238,13 @@ def _camera(name: str, camera: _Camera, now_s: float) -> dict[str, Any]:
         "height": info.height if info else 0,
         "nominal_fps": info.fps if info else 0.0,
         "fps": round(camera.rate(now_s), 2),
-        "age_ms": camera.age_ms,
-        "last_result": camera.last_result,
-        "last": camera.last,
+        **_last(*(camera.last or (None, None, None))),
     }
+
+
+def _last(index: int | None, result: FrameResult | None, age_ms: float | None) -> dict[str, Any]:
+    record = {"frame": index, **result.as_record(), "age_ms": age_ms} if result else None
+    return {"age_ms": age_ms, "last_result": result.summary() if result else None, "last": record}
 
 
 def _latency(recorder: StageRecorder) -> dict[str, Any]:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from daemon_stage import Collector, Sleeper, cameras, daemon_of
+import numpy as np
+import pytest
+from daemon_stage import Camera, Collector, Sleeper, cameras, daemon_of, steady
 
 from edge.config import StreamSettings
+from edge.daemon_state import DaemonState
+from edge.feeder import Feeder
+from edge.frame import Frame
+from edge.results import Classification, FrameResult
 from edge.sources import open_source
 
 
@@ -16,3 +22,29 @@ def test_a_size_that_changes_in_mid_stream_is_shown() -> None:
     daemon.run()
     (shown,) = daemon.state.snapshot()["cameras"]
     assert found[0] != found[-1] == (64, 48) == (shown["width"], shown["height"])
+
+
+def test_a_result_is_put_into_words_when_it_is_asked_for_and_not_for_each_frame(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words: list[str] = []
+    record = FrameResult.as_record
+
+    def counted(result: FrameResult) -> dict[str, object]:
+        words.append(result.summary())
+        return record(result)
+
+    monkeypatch.setattr(FrameResult, "as_record", counted)
+    state = DaemonState()
+    state.watch([Feeder(steady("a"), Camera)])
+    for index in range(5):
+        found = Classification(np.ones(1, np.float32), 0, f"cat {index}")
+        state.published(Frame(camera="a", index=index), FrameResult({"pets": found}))
+    assert words == []
+    (shown,) = state.snapshot()["cameras"]
+    assert (shown["last"]["frame"], shown["last"]["label"], shown["last_result"]) == (
+        4,
+        "cat 4",
+        "cat 4 1.00",
+    )
+    assert words == ["cat 4 1.00"]
