@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -176,12 +177,15 @@ class _Folder:
             return
         for begun in self._path.glob(".*.jpg"):
             if _NAME.match(begun.name[1:]):
-                begun.unlink()
+                begun.unlink(missing_ok=True)
         # What is dated later than now was written under another clock, before this run, and is no newer than what
         # this one will write: it goes first.
         now, names = _time_in_name(), [p.name for p in self._path.iterdir() if _NAME.fullmatch(p.name)]
         names.sort(key=lambda name: (name < now, name))
-        self._sizes = deque((name, (self._path / name).stat().st_size) for name in names)
+        self._sizes.clear()
+        for name in names:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                self._sizes.append((name, (self._path / name).stat().st_size))
         self._bytes = sum(size for _, size in self._sizes)
         self._make_room(0, 0)
 

@@ -108,6 +108,14 @@ def test_pictures_of_a_clock_that_was_ahead_make_room_first(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["20250101T000000.000Z_x.jpg"]
 
 
+def test_a_picture_that_another_program_removes_during_the_start_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "20260101T000000.000Z_door_interval.jpg").symlink_to(tmp_path / "gone")
+    sink = opened(tmp_path, on_events=False, every_s=1.0)
+    sink.write(frame_at(0), animal(0.9))
+    sink.close()
+    assert (sink.stored, sink.lost) == (1, 0)
+
+
 def test_the_oldest_make_room_by_bytes(tmp_path: Path) -> None:
     sink = opened(tmp_path, on_events=False, every_s=0.001, max_bytes=1_000_000)
     for at in range(8):
