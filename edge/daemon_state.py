@@ -197,16 +197,17 @@ class DaemonState:
         * `sinks`, a list: `name`, `lost`, `last_error`, `damage`; `reloads`: `done`, `refused`, `last_error`.
         """
         with self._lock:
-            now_s = time.monotonic()
-            return {
+            now_s, cameras = time.monotonic(), dict(self._cameras)
+            found = {
                 "uptime_s": round(now_s - self._began_s, 3),
                 "version": self._version,
-                "cameras": [_camera(name, camera, now_s) for name, camera in self._cameras.items()],
+                "cameras": [_camera(name, camera, now_s) for name, camera in cameras.items()],
                 **self._told(),
-                "latency": {name: _latency(camera.latency) for name, camera in self._cameras.items()},
                 "settings": self._settings,
                 "device": self._device,
             }
+        # It takes milliseconds of each camera, for which the loop would wait: it may be a frame ahead of the rest.
+        return found | {"latency": {name: _latency(camera.latency) for name, camera in cameras.items()}}
 
     def _told(self) -> dict[str, Any]:
         """What both say; the lock is held."""

@@ -86,7 +86,8 @@ class StageRecorder:
 
     def model_spreads(self, percents: Sequence[float] = PERCENTS) -> ModelSpreads:
         """By model and stage, what each model takes of `MODEL_STAGES`; their sums are the stages."""
-        return {name: _spreads(stages, percents) for name, stages in self._of_models.items()}
+        known = dict(self._of_models)  # which the stream goes on filling
+        return {name: _spreads(stages, percents) for name, stages in known.items()}
 
     def report(self) -> dict[str, Any]:
         """The content of the JSON file: machine, versions, settings, and milliseconds by stage and model."""

@@ -9,6 +9,7 @@ aarch64, and it would bring `pbr` along.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ class Histogram:
         """Mean absolute difference between neighbours in time: |IPDV| of RFC 3393; 0.0 of one value."""
         return self._apart_ns / max(self.n - 1, 1)
 
-    def percentile_ns(self, percent: float) -> float:
+    def percentiles_ns(self, percents: Sequence[float]) -> list[float]:
         """By nearest rank, as `numpy.percentile(..., method="inverted_cdf")`, within 0.4 %.
 
         Raises:
@@ -84,8 +85,8 @@ class Histogram:
         n = int(cumulative[-1])
         if not n:
             raise ValueError("no percentile of an empty histogram")
-        bucket = int(np.searchsorted(cumulative, rank(percent, n)))
-        return min(max(middle_ns(bucket), float(self.min_ns)), float(self.max_ns))
+        buckets = np.searchsorted(cumulative, [rank(percent, n) for percent in percents])
+        return [min(max(middle_ns(int(b)), float(self.min_ns)), float(self.max_ns)) for b in buckets]
 
     def _view(self) -> NDArray[np.int64]:
         """int64 (BUCKETS,), the counts themselves, not a copy."""

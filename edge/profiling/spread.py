@@ -39,7 +39,7 @@ class Spread:
     @classmethod
     def of_histogram(cls, histogram: Histogram, percents: Sequence[float] = PERCENTS) -> Spread:
         """Of at least one value; percentiles within 0.4 %, the rest exact."""
-        found = {percent: histogram.percentile_ns(percent) / 1e6 for percent in percents}
+        found = {p: ns / 1e6 for p, ns in zip(percents, histogram.percentiles_ns(percents), strict=True)}
         figures = (histogram.mean_ns, histogram.max_ns, histogram.jitter_ns)
         return cls(_told(found, histogram.n), *(value / 1e6 for value in figures))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from daemon_stage import Camera, Collector, Sleeper, cameras, daemon_of, steady
@@ -10,6 +12,8 @@ from edge.config import StreamSettings
 from edge.daemon_state import DaemonState
 from edge.feeder import Feeder
 from edge.frame import Frame
+from edge.profiler import StageRecorder
+from edge.profiling.spread import Spread
 from edge.results import Classification, FrameResult
 from edge.sources import open_source
 
@@ -48,3 +52,23 @@ def test_a_result_is_put_into_words_when_it_is_asked_for_and_not_for_each_frame(
         "cat 4 1.00",
     )
     assert words == ["cat 4 1.00"]
+
+
+def test_the_loop_does_not_wait_for_the_percentiles_that_somebody_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    state = DaemonState()
+    state.watch([Feeder(steady("a"), Camera)])
+    spreads = StageRecorder.spreads
+
+    def meanwhile(recorder: StageRecorder) -> dict[str, Spread]:
+        loop = threading.Thread(
+            target=state.published, args=(Frame(camera="a"), FrameResult({})), daemon=True
+        )
+        loop.start()
+        loop.join(5)
+        assert not loop.is_alive()
+        return spreads(recorder)
+
+    monkeypatch.setattr(StageRecorder, "spreads", meanwhile)
+    assert state.snapshot()["latency"]["a"]["n"] in (0, 1)

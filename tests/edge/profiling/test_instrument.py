@@ -179,7 +179,7 @@ def _check(
         assert (truth.least <= rows).all(), stage
         assert (rows <= truth.most).all(), stage
         for percent in percents:
-            counted = recorder._stages[stage].percentile_ns(percent) / 1e6
+            counted = recorder._stages[stage].percentiles_ns([percent])[0] / 1e6
             assert close(counted, float(percentiles(rows, [percent])[0])), (stage, percent)
         # What lies between is next to nothing, but where the machine took the processor away.
         if stage != "preprocess":  # before which the thread may have to be woken
