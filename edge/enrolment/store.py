@@ -100,9 +100,9 @@ class Store:
         self._path(label)
 
     def forget(self, label: str) -> None:
-        """Delete a class of this network; raises InputError where there is none."""
+        """Delete a class of this network; raises InputError where there is none, or where it cannot be."""
         try:
-            self._path(label).unlink()
+            _remove(self._path(label))
         except FileNotFoundError:
             raise InputError(f"{self.folder} holds no class '{label}'.") from None
 
@@ -176,15 +176,27 @@ def forget(store: Path, label: str) -> list[Path]:
     A file that cannot be read is found by its name: it must be possible to forget it, too.
 
     Raises:
-        InputError: there is no class of this label.
+        InputError: there is no class of this label, or it cannot be deleted.
     """
     name = f"{quote(label, safe=' ')}.json"
     found = [path for path in all_files(store) if path.name == name]
     for path in found:
-        path.unlink()
+        _remove(path)
     if not found:
         raise InputError(f"{store} holds no class '{label}'. `sightline enroll --list` shows what it holds.")
     return found
+
+
+def _remove(path: Path) -> None:
+    """Raises FileNotFoundError as it is, and InputError for a file that this user cannot delete."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be deleted: {error.strerror}. It takes a folder that may be written to: run it as its user."
+        ) from error
 
 
 def _check_number(label: str, count: int) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +117,19 @@ def test_a_damaged_file_can_be_forgotten_and_is_named_otherwise(
     with pytest.raises(InputError, match=r"orange.json is no enrolled class: .*Remove the file"):
         Store(taught, Bundle.open(colour_bundle).manifest).classifier()
     assert command("enroll", "--forget", "orange", "--store", taught).code == 0
+
+
+def test_a_class_that_cannot_be_deleted_is_named(
+    taught: Path, colour_bundle: Path, command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    ended = command("enroll", "--forget", "orange", "--store", taught)
+    assert (ended.code, "orange.json cannot be deleted: Read-only file system" in ended.err) == (2, True)
+    with pytest.raises(InputError, match=r"violet\.json cannot be deleted"):
+        Store(taught, Bundle.open(colour_bundle).manifest).forget("violet")
 
 
 def face_shots(folder: Path, count: int, markers: int = 1) -> list[Path]:
