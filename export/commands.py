@@ -114,7 +114,7 @@ def export(
     made, choices = _planned(plan, choices, wanted_precisions)
     settings = choices.settings(card.task, made)
     proof = open_proof(data, card, Share(choices.count, limit, settings.sample, choices.skip_corrupt))
-    _check_fit(proof, network, made_here=card_path(model).exists())
+    _check_fit(proof, network, trained_here=card.recipe is not None)
 
     from export.job import Job
     from export.pack import export_bundle, ship
@@ -180,10 +180,10 @@ def _formats(text: str) -> tuple[str, ...]:
     return wanted
 
 
-def _check_fit(proof: Proof, network: Any, made_here: bool) -> None:
+def _check_fit(proof: Proof, network: Any, trained_here: bool) -> None:
     """Refuse what is no classifier or detector of these classes, or was trained elsewhere on other pixels."""
     proof.outputs(network)
-    if isinstance(proof, Classification) and not made_here:
+    if isinstance(proof, Classification) and not trained_here:
         proof.check_pixels(network)
 
 
