@@ -86,8 +86,9 @@ class StageRecorder:
 
     def model_spreads(self, percents: Sequence[float] = PERCENTS) -> ModelSpreads:
         """By model and stage, what each model takes of `MODEL_STAGES`; their sums are the stages."""
-        known = dict(self._of_models)  # which the stream goes on filling
-        return {name: _spreads(stages, percents) for name, stages in known.items()}
+        known = dict(self._of_models).items()  # which the stream goes on filling: a new one may be empty yet
+        counted = ((name, stages) for name, stages in known if all(found.n for found in stages.values()))
+        return {name: _spreads(stages, percents) for name, stages in counted}
 
     def report(self) -> dict[str, Any]:
         """The content of the JSON file: machine, versions, settings, and milliseconds by stage and model."""

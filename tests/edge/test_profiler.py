@@ -15,6 +15,7 @@ from rich.console import Console
 from edge.cascade import Cascade, Member
 from edge.frame import MODEL_STAGES, STAGES, Frame, Laps
 from edge.profiler import Alone, StageRecorder, StreamingCost, measure_alone, stage_table
+from edge.profiling.histogram import Histogram
 from edge.profiling.report import read_report
 from edge.protocols import SourceInfo
 from edge.results import Classification, FrameResult
@@ -158,6 +159,23 @@ def test_what_run_writes_is_a_report_that_can_be_gated(tmp_path: Path) -> None:
 def test_nothing_is_written_about_no_frames(tmp_path: Path) -> None:
     assert recorded(tmp_path / "latency.json", frames=0).spreads() == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_is_told_from_its_first_frame_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder, record = StageRecorder(), Histogram.record
+    recorder.open(INFO)
+    told: list[list[str]] = []
+
+    def recorded_and_asked(histogram: Histogram, value_ns: int) -> None:  # another thread asks at any time
+        told.append(list(recorder.model_spreads()))
+        record(histogram, value_ns)
+
+    monkeypatch.setattr(Histogram, "record", recorded_and_asked)
+    frame = Frame()
+    frame.stamps.models["small"] = Laps(0)
+    recorder.write(frame, OF_FRAME)
+    assert not any(told)
+    assert list(recorder.model_spreads()) == ["small"]
 
 
 def test_several_models_share_the_stages_and_stand_apart_in_the_table() -> None:
