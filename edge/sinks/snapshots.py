@@ -201,8 +201,9 @@ class _Folder:
         while self._sizes and (
             len(self._sizes) + files > self._max_files or self._bytes + size > self._max_bytes
         ):
-            name, freed = self._sizes.popleft()
+            name, freed = self._sizes[0]
             (self._path / name).unlink(missing_ok=True)
+            self._sizes.popleft()
             self._bytes -= freed
 
 
