@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,7 @@ def test_a_class_is_taught_named_and_forgotten_on_a_phone(
 def test_the_settings_are_read_again_and_the_page_says_what_became_of_it(tmp_path: Path) -> None:
     live, state, controls = LiveSink(), Still(snapshot("door")), Noted()
     with (
+        closing(live),
         Feeder(live, "door"),
         serving(state, live, controls=controls) as server,
         Chromium(tmp_path / "profile") as browser,
