@@ -25,7 +25,7 @@ KNOWN = frozenset(
 )
 """Activations that have an int8 form here."""
 
-_WITH_ACTIVATION = frozenset({"Conv2D", "DepthwiseConv2D", "Dense", "SeparableConv2D", "Conv2DTranspose"})
+_WITH_ACTIVATION = frozenset({"Conv2D", "DepthwiseConv2D", "Dense"})
 _LAYERS_AS_ACTIVATION = frozenset({"ReLU", "LeakyReLU", "ELU", "Softmax"})
 """Layers of Keras that may stand as another one's activation."""
 
