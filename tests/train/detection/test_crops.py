@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.errors import InputError
-from train.detection.augment import FACES_AN_IMAGE, SMALLEST_FACE_PX, Picture, Targets, crop, listed, view
+from train.detection.augment import (
+    FACES_AN_IMAGE,
+    SMALLEST_FACE_PX,
+    Picture,
+    Targets,
+    crop,
+    filmed,
+    listed,
+    rotation,
+    view,
+    warped,
+)
 from train.detection.background import MOST_VIEWS, TILE_PX, background_crop
 from train.detection.loss import FACE, IGNORED
 from train.detection.recipe import DetectorRecipe
@@ -74,6 +85,90 @@ def test_a_face_that_is_looked_at_is_in_the_picture_nine_times_of_ten() -> None:
         bool((crop([spot((20, 20, 60, 70))], 128, PLAIN, rng)[1][:, 4] == FACE).any()) for _ in range(300)
     ]
     assert np.mean(seen) > 0.85
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_each_face_of_a_mosaic_lies_in_its_box(seed: int) -> None:
+    pixels, targets = crop([spot((100, 20, 240, 190))] * 4, 128, PLAIN, np.random.default_rng(seed))
+    bright = pixels.max(axis=2) > 140
+    for x0, y0, x1, y1, _ in np.round(targets[targets[:, 4] == FACE]).astype(int):
+        assert bright[y0:y1, x0:x1].mean() > 0.5
+
+
+def test_a_view_is_mirrored_half_the_time_and_never_upside_down() -> None:
+    picture = Picture(np.zeros((200, 200, 3), np.uint8), rows())
+    picture.pixels[:100, :100] = 255
+    recipe, rng = replace(PLAIN, smallest_crop=1.0, largest_crop=1.0), np.random.default_rng(0)
+    lit = [np.argwhere(view(picture, 64, recipe, rng)[0][..., 0] > 250).mean(axis=0) for _ in range(200)]
+    down, right = np.transpose(lit)
+    assert down.max() < 32
+    assert 0.4 < np.mean(right > 32) < 0.6
+
+
+def test_a_face_becomes_wider_or_narrower_by_a_fifth_at_most() -> None:
+    rng, face = np.random.default_rng(0), spot((120, 70, 180, 130))
+    recipe = replace(PLAIN, smallest_crop=0.9)
+    seen = np.concatenate([view(face, 128, recipe, rng)[1] for _ in range(300)])
+    whole = seen[(seen[:, :4] > 0).all(axis=1) & (seen[:, :4] < 128).all(axis=1)]
+    widths, heights = (whole[:, 2:4] - whole[:, :2]).T
+    assert (widths / heights).min() == pytest.approx(0.81, abs=0.02)
+    assert (widths / heights).max() == pytest.approx(1 / 0.81, abs=0.02)
+
+
+def test_a_face_that_is_looked_at_does_not_fill_the_view() -> None:
+    rng = np.random.default_rng(0)
+    filled = [view(spot((5, 5, 295, 195)), 128, PLAIN, rng)[0].min() > 200 for _ in range(300)]
+    assert np.mean(filled) < 0.1
+
+
+def test_a_face_is_none_where_less_than_half_of_it_is_left_either_way() -> None:
+    """Of 60 pixels at a scale of 0.64, less a tenth."""
+    faces = rows(*[(left, 70, left + 60, 130, FACE) for left in (10, 120, 230)])
+    picture = Picture(np.zeros((200, 300, 3), np.uint8), faces)
+    recipe, rng = replace(PLAIN, smallest_crop=1.0, largest_crop=1.0), np.random.default_rng(0)
+    seen = np.concatenate([view(picture, 128, recipe, rng)[1] for _ in range(200)])
+    sides = seen[:, 2:4] - seen[:, :2]
+    least = 0.9 * 0.64 * 60 / 2
+    assert (sides[seen[:, 4] == FACE] > least - 0.01).all()
+    assert (sides[seen[:, 4] == IGNORED].min(axis=1) < least * 1.3).all()
+
+
+def test_a_rotation_turns_and_keeps_lengths() -> None:
+    assert rotation(0.3) @ rotation(0.3).T == pytest.approx(np.eye(2))
+    assert rotation(0.3) @ [1, 0] == pytest.approx([np.cos(0.3), np.sin(0.3)])
+
+
+def test_other_light_is_on_average_as_bright() -> None:
+    rng, pixels = np.random.default_rng(0), np.full((8, 8, 3), 120, np.uint8)
+    assert np.mean([filmed(pixels, PLAIN, rng) for _ in range(500)]) == pytest.approx(120, abs=6)
+
+
+def filmed_dots(**shares: float) -> np.ndarray:
+    """200 times a picture whose pixels have one of two colours: (200, 32, 32, 3)."""
+    rng = np.random.default_rng(0)
+    dots = np.uint8([[200, 90, 30], [20, 140, 220]])[rng.integers(2, size=(32, 32))]
+    return np.stack([filmed(dots, replace(PLAIN, **shares), rng) for _ in range(200)])
+
+
+def many_colours(crops: np.ndarray) -> float:
+    return float(np.mean([len(np.unique(crop.reshape(-1, 3), axis=0)) > 2 for crop in crops]))
+
+
+def test_shares_of_the_crops_are_grey_blurred_compressed_dark_and_a_tenth_noisy() -> None:
+    plain = filmed_dots()
+    assert 0.05 < many_colours(plain) < 0.15
+    assert many_colours(filmed_dots(jpeg=0.3)) == pytest.approx(0.37, abs=0.08)
+    assert many_colours(filmed_dots(blur=0.3)) == pytest.approx(0.37, abs=0.08)
+    for share, crops in ((0, plain), (0.3, filmed_dots(grey=0.3))):
+        assert (np.ptp(crops, axis=3).max(axis=(1, 2)) == 0).mean() == pytest.approx(share, abs=0.08)
+    assert filmed_dots(dark=0.99).mean() < 0.6 * plain.mean()
+
+
+def test_pixels_move_as_boxes_do_to_a_part_of_a_pixel() -> None:
+    pixels = spot((100, 60, 160, 150)).pixels
+    moved = warped(pixels, np.array([[0.8, 0, 3], [0, 1.6, -40]]), 256)
+    y, x = np.argwhere(moved[..., 0] > 190).mean(axis=0) + 0.5
+    assert (x, y) == pytest.approx((0.8 * 130 + 3, 1.6 * 105 - 40), abs=0.2)
 
 
 def test_the_same_draw_gives_the_same_crop() -> None:
