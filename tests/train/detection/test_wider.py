@@ -104,6 +104,22 @@ def test_the_official_files_are_read(wider: Path) -> None:
     assert images.images[0].read().shape == (64, 64, 3)
 
 
+def test_widths_and_heights_count_a_pixel_more(wider: Path) -> None:
+    """Of the face's 9x9 pixels one half, and a little less."""
+    images = load_wider(wider)
+    for bottom, expected in ((11.5, 1.0), (11.4, 0.0)):
+        found = [faces((8, 8, 16, bottom, 0.9)), faces(), faces()]
+        assert wider_figures(images, found, "easy", repetitions=1).average_precision == expected
+
+
+def test_scores_are_stretched_and_precision_never_rises_with_recall(wider: Path) -> None:
+    """Precision 1, 1/2, 2/3, 3/4 at recall 1/3, 1/3, 2/3, 1."""
+    third = (16.0, 16.0, 24.0, 24.0, 0.50001)
+    rows = faces((*FIRST, 0.50004), (*WRONG, 0.50003), (*SECOND, 0.50002))
+    figures = wider_figures(load_wider(wider), [rows, faces(third), faces()], "hard", repetitions=1)
+    assert figures.average_precision == pytest.approx(1 / 3 + 3 / 4 * 2 / 3)
+
+
 def test_the_protocol_by_hand(wider: Path) -> None:
     """Scores 0.9, 0.7, 0.5, 0.3, 0.1 stretch to 1, .75, .5, .25, 0; the third picture has no faces.
 
