@@ -138,7 +138,10 @@ def load(
     )
     if isinstance(images, _ImageFiles):
         return _decoded(images, height, width, rule, skip_corrupt)
-    return replace(images, images=np.stack([fit(picture, height, width, rule) for picture in images.images]))
+    fitted = np.empty((len(images.labels), height, width, 3), np.uint8)
+    for place, picture in zip(fitted, images.images, strict=True):
+        place[:] = fit(picture, height, width, rule)
+    return replace(images, images=fitted)
 
 
 def check_classes(data: LabelledImages, fix: str = "Add pictures, or remove the class") -> None:
@@ -303,21 +306,25 @@ def _decoded(
     files: _ImageFiles, height: int, width: int, rule: ResizeRule, skip_corrupt: bool
 ) -> LabelledImages:
     """All that can be decoded, each brought to the size."""
-    pictures, labels, names, broken = [], [], [], []
+    images = np.empty((len(files.paths), height, width, 3), np.uint8)
+    labels: list[int] = []
+    names, broken = [], []
     for path, label in zip(files.paths, files.labels, strict=True):
         try:
-            pictures.append(fit(read_image(path), height, width, rule))
+            images[len(labels)] = fit(read_image(path), height, width, rule)
         except SourceError as error:
             broken.append(error)
         else:
             labels.append(label)
             names.append(f"{path.parent.name}/{path.name}")
-    if broken and not (skip_corrupt and pictures):
+    if broken and not (skip_corrupt and labels):
         raise InputError(_corrupt(broken, files))
-    images, classes = np.stack(pictures), np.asarray(labels, np.int64)
+    classes = np.asarray(labels, np.int64)
     left_out = f"left out {_which(broken, files)}" if broken else ""
     notes = (*files.notes, *filter(None, (left_out, _missing(classes, files.class_names))))
-    return LabelledImages(images, classes, files.class_names, files.source, notes, tuple(names))
+    return LabelledImages(
+        images[: len(labels)], classes, files.class_names, files.source, notes, tuple(names)
+    )
 
 
 def _corrupt(broken: list[SourceError], files: _ImageFiles) -> str:

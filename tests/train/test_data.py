@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -230,6 +231,19 @@ def test_pictures_of_many_sizes_become_one(tmp_path: Path) -> None:
     for rule in ("crop", "stretch", "letterbox"):
         images = load(str(tmp_path), "train", 24, 40, rule)
         assert images.images.shape[1:] == (24, 40, 3)
+
+
+@pytest.mark.parametrize("data", ["digits", "folder"])
+def test_pictures_lie_once_in_the_memory_while_they_are_brought_to_size(tmp_path: Path, data: str) -> None:
+    for name in ("dark", "light"):
+        write_pictures(tmp_path / name, 150)
+    tracemalloc.start()
+    try:
+        images = load(str(tmp_path) if data == "folder" else data, "test", 200, 200).images
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.3 * images.nbytes
 
 
 @pytest.mark.parametrize("label", [-1, 2, 10**6])
