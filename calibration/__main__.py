@@ -51,6 +51,11 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
             check_could_write(path)
         network = in_float32(load_network(model))
         card = card_if_any(model)
+        if card and (card.task == "faces") != is_boxed(data):
+            raise InputError(
+                f"{model} is for {card.task}, and {data} holds {'annotated faces' if is_boxed(data) else 'classes'}. "
+                "Pass the data that it was trained for."
+            )
         spec = card.input if card else _own_input(network, data)
         if is_boxed(data):
             network = resized(network, spec.height, spec.width)

@@ -134,3 +134,9 @@ def test_the_command_writes_both_measures(tmp_path: Path) -> None:
     assert {row["name"] for row in rows} == {"the_first_convolution_of_the_first_block", "head"}
     assert rows[0]["own_db"] <= rows[1]["own_db"]
     assert all(row["alone_error"] > 0 for row in rows)
+
+
+def test_a_detector_is_not_watched_on_classes() -> None:
+    done = CliRunner().invoke(main, ["models/face.keras", "--data", "digits"])
+    assert done.exit_code == 2
+    assert "models/face.keras is for faces, and digits holds classes." in " ".join(done.output.split())
