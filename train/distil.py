@@ -48,6 +48,11 @@ class Teacher:
                 f"A teacher's answers are kept for at most {MOST_VIEWS} views of an image, shift_px="
                 f"{recipe.shift_px} with teacher_step={recipe.teacher_step} makes {views}. Raise teacher_step."
             )
+        if not Path(recipe.teacher).is_file():
+            raise InputError(
+                f"There is no teacher {recipe.teacher}, which {recipe.name} learns from. Name a trained classifier "
+                "with teacher=FILE, or learn from the labels alone: teacher="
+            )
         model = load_network(Path(recipe.teacher))
         _check(model, data, recipe)
         self._model = fast_form(model, recipe.teacher_precision)

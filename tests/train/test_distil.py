@@ -114,6 +114,11 @@ def test_more_views_than_can_be_kept_are_refused(data: LabelledImages, recipe: R
         Teacher(data, replace(recipe, shift_px=4))
 
 
+def test_a_teacher_that_is_not_there_is_told_with_both_ways_out(data: LabelledImages, recipe: Recipe) -> None:
+    with pytest.raises(InputError, match=r"no teacher gone\.keras, .* teacher=FILE, or .*: teacher=$"):
+        Teacher(data, replace(recipe, teacher="gone.keras"))
+
+
 def test_a_teacher_of_other_classes_is_refused(data: LabelledImages, recipe: Recipe, tmp_path: Path) -> None:
     network(classes=5).save(tmp_path / "five.keras")
     with pytest.raises(InputError, match=r"\(None, 5\); the pupil takes .* \(None, 3\)"):
