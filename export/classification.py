@@ -91,13 +91,11 @@ class Classification:
         import keras
 
         known = keras_top1(model, self.trained)
+        chance = 2 * len(self.trained) ** 0.5  # four times the error of a fair coin's count
         for pixels, scale in OTHER_PIXELS.items():
-            other = keras_top1(
-                keras.Sequential([keras.layers.Rescaling(scale, offset=scale), model]), self.trained
-            )
-            if (
-                other.right - known.right > 2 * len(self.trained) ** 0.5
-            ):  # four times the error of a fair coin's count
+            first = keras.layers.Rescaling(scale, offset=scale)
+            other = keras_top1(keras.Sequential([first, model]), self.trained)
+            if other.right - known.right > chance:
                 raise InputError(
                     f"Of {len(self.trained)} training images the model names {other.right} on pixels of {pixels}, "
                     f"and {known.right} on (x - 128) / 128, which is what it sees in a bundle. Put "
