@@ -285,6 +285,30 @@ def test_a_model_trained_on_other_pixels_is_refused_and_the_way_out_holds(
     assert command("export", tmp_path / "own.keras", *args).code == 0
 
 
+def test_of_other_pixels_those_are_named_on_which_the_model_knows_most(
+    command: Command, tmp_path: Path
+) -> None:
+    """Of pixels from 0 to 1: on 0 to 255 it knows half, on (x - 128) / 128 a quarter."""
+    import keras
+
+    for name, rgb in {
+        "blue dark": (100, 60, 90), "blue light": (100, 130, 90), "red dark": (200, 60, 60), "red light": (200, 130, 60)
+    }.items():  # fmt: skip
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(40):
+            cv2.imwrite(
+                str(tmp_path / "data" / name / f"{number}.png"), np.full((32, 32, 3), rgb[::-1], np.uint8)
+            )
+    dense = keras.layers.Dense(4)
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.GlobalAveragePooling2D(), dense])
+    red, light = np.array([-1, -1, 1, 1]), np.array([-1, 1, -1, 1])
+    dense.set_weights([255 * np.array([red, light, -2 * red], np.float32), -95 * light.astype(np.float32)])
+    model.save(tmp_path / "own.keras")
+    ended = command("export", tmp_path / "own.keras", "--out", tmp_path / "b", "--data", tmp_path / "data")
+    assert ended.code == 2
+    assert "on pixels of 0 to 1," in ended.err
+
+
 def test_an_operator_without_onnx_form_is_named(command: Command, tmp_path: Path) -> None:
     import keras
 
