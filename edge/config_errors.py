@@ -62,14 +62,13 @@ def line_of(text: str, path: Path) -> int | None:
 
     Inline tables and arrays count as standing where they begin. None where nothing of the path is there.
     """
-    lines = dict[Path, int]()
+    own, inside = dict[Path, int](), dict[Path, int]()
     for number, found in _places(text.splitlines()):
-        for length in range(len(found), 0, -1):
-            lines.setdefault(found[:length], number)
-    for length in range(len(path), 0, -1):
-        if path[:length] in lines:
-            return lines[path[:length]]
-    return None
+        own.setdefault(found, number)
+        for length in range(1, len(found)):
+            inside.setdefault(found[:length], number)
+    lines = inside | own
+    return next((lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in lines), None)
 
 
 def _places(lines: Sequence[str]) -> Iterator[tuple[int, Path]]:

@@ -131,3 +131,8 @@ def test_published_schema_says_what_the_code_says() -> None:
     assert check.is_valid(good)
     for bad in ({"sorce": 1}, {"cameras": [{"name": "a"}]}, {"web": {"port": -1}}, {"frames": 0}):
         assert not check.is_valid(bad)
+
+
+def test_a_table_stands_where_its_own_header_does() -> None:
+    text = "[sinks.events]\npath = 'x'\n[sinks]\njsonl = 'y'\n[web.more]\n"
+    assert [line_of(text, path) for path in (("sinks",), ("sinks", "events"), ("web",))] == [3, 1, 5]
