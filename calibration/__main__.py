@@ -24,7 +24,7 @@ from calibration.settings import Settings
 from edge.bundle import InputSpec
 from edge.console import open_console
 from edge.errors import InputError, SightlineError
-from edge.files import check_could_write, write_text
+from edge.files import check_options, write_text
 from train.card import card_if_any
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
@@ -47,8 +47,7 @@ WIDEST = 400
 def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path | None) -> None:
     """Watch MODEL on training images and show how each tensor will be quantized."""
     try:
-        for path in filter(None, (out, hurts)):
-            check_could_write(path)
+        check_options(str(model), out=out, sensitivity=hurts)
         network = in_float32(load_network(model))
         card = card_if_any(model)
         if card and (card.task == "faces") != is_boxed(data):

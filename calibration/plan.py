@@ -258,8 +258,8 @@ class Plan(BaseModel):
 def _require(fits: bool, what: str, node: Node) -> None:
     if not fits:
         raise InputError(
-            f"The plan's {what} of layer '{node.name}' is missing or does not fit it. The plan was damaged, or made by "
-            "hand: calibrate anew."
+            f"The plan's {what} of layer '{node.name}' is missing or does not fit it. The plan was damaged, made by "
+            "hand or made for other weights: calibrate anew."
         )
 
 

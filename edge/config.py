@@ -73,7 +73,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edge.config_errors import NAME, explained, wrong
 from edge.errors import InputError
-from edge.files import shared
+from edge.files import taken_twice
 from edge.secret import masked
 from edge.sinks.events import EventsSettings
 from edge.sinks.mqtt import MqttSettings
@@ -268,7 +268,7 @@ class StreamSettings(_Settings):
         """Each replaces or continues what it finds: a recording that is read, or another's results, would be lost."""
         cameras = self.all_cameras()
         outputs = self.sinks.files([c.name for c in cameras] if self.is_daemon else ())
-        for key, message in shared([c.source for c in cameras], outputs):
+        for key, message in taken_twice([c.source for c in cameras], outputs):
             raise wrong(message, "sinks", *key.split("."))
         return self
 

@@ -43,7 +43,7 @@ def whole_file(path: Path) -> Iterator[Path]:
             _sync(temporary)
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
-            _sync(path.parent)
+            _sync_names(path.parent)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     path = behind_links(path)
     with _errors_of(path, only=FULL), _temporary(path, folder=True) as temporary, _named(temporary, path):
-        with _alone(path):
+        with _errors_of(path), _alone(path):
             pass  # what a kill left is back before the work
         yield temporary
         with _errors_of(path):
@@ -67,7 +67,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
                     _sync(written)
             os.chmod(temporary, 0o777 & ~_umask())
             _replace_folder(temporary, path)
-            _sync(path.parent)
+            _sync_names(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -118,7 +118,7 @@ def check_could_write(path: Path) -> None:
         raise InputError(f"Cannot write {path}: {folder} {reason}. Choose another place.")
 
 
-def shared(sources: Iterable[str], outputs: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
+def taken_twice(sources: Iterable[str], outputs: Iterable[tuple[str, Path]]) -> Iterator[tuple[str, str]]:
     """Outputs that would replace a source or one another: the name of each, and the message for it."""
     taken = {os.path.realpath(source): "source" for source in sources if os.path.isfile(source)}
     for name, path in outputs:
@@ -127,14 +127,14 @@ def shared(sources: Iterable[str], outputs: Iterable[tuple[str, Path]]) -> Itera
             yield name, f"{path} is that of '{other}', too: give each a file of its own"
 
 
-def check_outputs(source: str, **options: Path | None) -> None:
+def check_options(source: str, **options: Path | None) -> None:
     """Before hours of work: that each output may be made, and takes nothing else's place.
 
     Raises:
         InputError: one is the source, or another's too, or as `check_could_write`.
     """
     outputs = [(f"--{option}", path) for option, path in options.items() if path]
-    for option, message in shared([source], outputs):
+    for option, message in taken_twice([source], outputs):
         raise InputError(f"{option}: {message}.")
     for _, path in outputs:
         check_could_write(path)
@@ -147,16 +147,23 @@ def refusal(error: OSError) -> type[InputError]:
 
 @contextmanager
 def alone_with(path: Path) -> Iterator[None]:
-    """No other process of this machine is in it with the same `path`; one that ends in any way is out of it.
+    """No other process is in it with the same file; one that ends in any way is out of it.
 
-    A name of the kernel's, not a file: it is there on a full disk too, and nothing is left of it.
+    A name of the kernel's, not a file: it is there on a full disk too, and nothing is left of it. Containers with a
+    network of their own have names of their own.
 
     Raises:
         InputError: another is.
     """
+    place = behind_links(path)
+    key = str(place)
+    with suppress(OSError):  # a disk that is full for now
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.stat(place.parent)  # two containers may have other files of one path
+        key = f"{folder.st_dev} {folder.st_ino} {place.name}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:
         try:
-            name.bind(f"\0sightline {hashlib.sha256(os.fsencode(behind_links(path))).hexdigest()}")
+            name.bind(f"\0sightline {hashlib.sha256(os.fsencode(key)).hexdigest()}")
         except OSError as error:
             if error.errno == errno.EADDRINUSE:  # others: a kernel that has no such names
                 raise InputError(
@@ -297,6 +304,11 @@ def _alone(path: Path) -> Iterator[Path]:
 def _sync(path: Path) -> None:
     with _opened(path) as handle:
         os.fsync(handle)
+
+
+def _sync_names(folder: Path) -> None:
+    with suppress(PermissionError):  # one may write to it and not read it; what was written is in its place
+        _sync(folder)
 
 
 def _umask() -> int:

@@ -14,7 +14,7 @@ from rich.progress import track
 from edge.bundle import Bundle
 from edge.console import open_console
 from edge.errors import SourceError
-from edge.files import check_outputs, whole_file
+from edge.files import check_options, whole_file
 from edge.frame import Frame
 from edge.model import Model
 from edge.protocols import Source
@@ -53,7 +53,7 @@ def predict(
     "width": W, "height": H, "boxes": [[x0, y0, x1, y1, score], ...]}, in pixels of the upright picture.
     The file appears whole, or not at all.
     """
-    check_outputs(source, jsonl=jsonl)
+    check_options(source, jsonl=jsonl)
     console = open_console(stderr=True)
     opened = Model.open(Bundle.open(bundle), backend, precision, threads, score_threshold)
     with closing(opened) as model, closing(open_source(source)) as frames:

@@ -13,7 +13,7 @@ import click
 from edge.bundle import Bundle
 from edge.config import StreamSettings
 from edge.errors import InputError
-from edge.files import check_outputs, write_text
+from edge.files import check_options, write_text
 from edge.profiling.compare import compare_timings, print_comparison
 from edge.profiling.measure import Run, Wanted, measure, profile_in_turn, profile_one
 from edge.profiling.printed import print_cold_start, print_profile, print_table
@@ -139,7 +139,7 @@ def bundles(
         return
     option = SweepOption.parse(sweep, rate) if sweep else None
     settings = _of_one_source(_settings(targets).changed({}, frames=frames, **options))
-    check_outputs(settings.source, json=report, html=html, trace=trace)
+    check_options(settings.source, json=report, html=html, trace=trace)
     if predict:
         if sweep or cold_start or layers or html or trace:
             raise InputError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.errors import InputError
-from edge.files import check_could_write, write_text
+from edge.files import check_options, write_text
 from train.commands import DATA_HELP
 from train.data import LabelledImages, few, load, tell_notes
 
@@ -95,8 +95,7 @@ def evaluate(
 
     wanted = ReportOptions(report, image)
     wanted.check()
-    for path in filter(None, (json_path, plot)):
-        check_could_write(path)
+    check_options(model, json=json_path, plot=plot)
     options = DetectionOptions(data, split, limit, size, plot)
     with closing(open_subject(model, backend, precision)) as subject:
         if subject.task == "faces":

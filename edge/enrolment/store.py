@@ -181,7 +181,8 @@ def forget(store: Path, label: str) -> list[Path]:
     name = f"{quote(label, safe=' ')}.json"
     found = [path for path in all_files(store) if path.name == name]
     for path in found:
-        _remove(path)
+        with suppress(FileNotFoundError):  # another did it meanwhile
+            _remove(path)
     if not found:
         raise InputError(f"{store} holds no class '{label}'. `sightline enroll --list` shows what it holds.")
     return found

@@ -136,10 +136,8 @@ class MqttSink(EventWriter):
             InputError: the outbox cannot be used, or another process sends what is in it, too.
         """
         if not self._opened:
-            with ExitStack() as on_error:
-                on_error.enter_context(alone_with(self._outbox))
-                super().prepare()
-                self._held = on_error.pop_all()
+            self._held.enter_context(alone_with(self._outbox))
+            super().prepare()
             self._sender.open()
 
     def close(self) -> None:

@@ -140,3 +140,12 @@ def test_a_detector_is_not_watched_on_classes() -> None:
     done = CliRunner().invoke(main, ["models/face.keras", "--data", "digits"])
     assert done.exit_code == 2
     assert "models/face.keras is for faces, and digits holds classes." in " ".join(done.output.split())
+
+
+def test_a_plan_takes_no_models_place(tmp_path: Path) -> None:
+    model = tmp_path / "model.keras"
+    model.write_bytes(b"weights")
+    done = CliRunner().invoke(main, [str(model), "--data", "digits", "--out", str(model)])
+    assert done.exit_code == 2
+    assert model.read_bytes() == b"weights"
+    assert "--out: " in done.output
