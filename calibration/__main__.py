@@ -49,17 +49,17 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
     try:
         check_options(str(model), out=out, sensitivity=hurts)
         network = in_float32(load_network(model))
-        card = card_if_any(model)
-        if card and (card.task == "faces") != is_boxed(data):
+        card, boxed = card_if_any(model), is_boxed(data)
+        if card and (card.task == "faces") != boxed:
             raise InputError(
-                f"{model} is for {card.task}, and {data} holds {'annotated faces' if is_boxed(data) else 'classes'}. "
+                f"{model} is for {card.task}, and {data} holds {'annotated faces' if boxed else 'classes'}. "
                 "Pass the data that it was trained for."
             )
         spec = card.input if card else _own_input(network, data)
-        if is_boxed(data):
+        if boxed:
             network = resized(network, spec.height, spec.width)
         graph = fold(read(network))
-        settings = choices.settings("faces" if is_boxed(data) else "classification")
+        settings = choices.settings("faces" if boxed else "classification")
         samples = read_samples(data, spec, choices.count, settings.sample, choices.skip_corrupt)
         plan = _watched(graph, samples, settings, preprocessing(spec))
         if out is not None:
