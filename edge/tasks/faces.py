@@ -17,11 +17,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.boxes import Floats, overlap
+from edge.boxes import Floats
 from edge.bundle import Manifest, OutputSpec
 from edge.errors import BundleError
 from edge.pixels import Image, Placement
@@ -39,10 +40,6 @@ MOST_FACES = 300
 _OFFSET_LIMIT, _LOG_SIZE_LIMIT = 1e4, 8.0
 _LIMITS = np.array([_OFFSET_LIMIT, _OFFSET_LIMIT, _LOG_SIZE_LIMIT, _LOG_SIZE_LIMIT], np.float32)
 """A broken model's outputs must not overflow float32; 8 is a face of 2981 strides."""
-
-_FIRST_BLOCK, _LARGEST_BLOCK = 64, 256
-"""Candidates that NMS takes at once. The first block is small, for all of its boxes are compared with each
-other; of the later ones most go by what was kept before, and these are the faster the larger they are."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +150,9 @@ def candidates(
         return np.empty((0, 4), np.float32), np.empty(0, np.float32)
     chosen = chosen[np.argsort(-logits[chosen], kind="stable")[:most]]
     deltas = np.concatenate([heads[name].reshape(-1, 4) for name in grid.boxes]).take(chosen, axis=0)
-    return decode(deltas, grid.cells.take(chosen, axis=0)), sigmoid(logits[chosen])
+    boxes, scores = decode(deltas, grid.cells.take(chosen, axis=0)), sigmoid(logits[chosen])
+    real = np.isfinite(boxes).all(axis=1)  # a broken model's need not be
+    return boxes[real], scores[real]
 
 
 def decode(deltas: Floats, cells: Floats) -> Floats:
@@ -174,42 +173,24 @@ def sigmoid(logits: Floats) -> Floats:
 def nms(boxes: Floats, scores: Floats, iou_threshold: float = IOU_THRESHOLD) -> NDArray[np.intp]:
     """Greedy non-maximum suppression: the best box stays, those that overlap it more go, and so on.
 
-    Candidates are taken in blocks: what earlier blocks kept removes most of a block in one vectorised
-    step, and only its survivors are compared with each other.
-
     Args:
-        boxes: float32 (n, 4), x0, y0, x1, y1; scores: float32 (n,).
+        boxes: float32 (n, 4), x0, y0, x1, y1, finite and with an area.
+        scores: float32 (n,), above 0.
         iou_threshold: the largest intersection over union that two kept boxes may have.
 
     Returns:
         Indices of the kept boxes, best first; of equal scores the first comes first.
     """
-    order = np.argsort(-scores, kind="stable")
-    kept, begin, size = order[:0], 0, _FIRST_BLOCK
-    while begin < len(order):
-        block = order[begin : begin + size]
-        begin, size = begin + size, min(2 * size, _LARGEST_BLOCK)
-        if len(kept):
-            block = block[~overlap(boxes[block], boxes[kept], iou_threshold).any(axis=1)]
-        left = boxes[block]
-        kept = np.concatenate([kept, block[_survivors(overlap(left, left, iou_threshold))]])
-    return kept
+    import cv2
 
-
-def _survivors(over: NDArray[np.bool_]) -> list[int]:
-    """Of boxes in descending order, those that no kept one before them overlaps."""
-    # A row as one whole number: Python combines those in 30 ns, NumPy needs 1000 for an array of any size.
-    packed = np.packbits(over, axis=1, bitorder="little")
-    survivors, gone = [], 0
-    for index, row in enumerate(packed):
-        if not gone >> index & 1:
-            survivors.append(index)
-            gone |= int.from_bytes(row, "little")
-    return survivors
+    rectangles = boxes.astype(np.float64)
+    rectangles[:, 2:] -= rectangles[:, :2]
+    kept = cv2.dnn.NMSBoxes(cast(Any, rectangles), cast(Any, scores), 0.0, iou_threshold)  # stubs want lists
+    return np.asarray(kept, np.intp).reshape(-1)
 
 
 def _inside(boxes: Floats, scores: Floats, height: int, width: int) -> Faces:
-    """Clipped to the picture; what has no area left there is dropped, and so is what is not a number."""
+    """Clipped to the picture; what has no area left there is dropped."""
     edges = np.array([width, height] * 2, np.float32)
     boxes = np.maximum(np.minimum(boxes, edges), np.float32(0))
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

@@ -135,9 +135,9 @@ def crowds(draw: st.DrawFn) -> tuple[Floats, Floats]:
     """Boxes on whole pixels, whose areas are exact, and scores that differ."""
     count = draw(st.integers(0, 300))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    corner, size = rng.integers(0, 25, (count, 2)), rng.integers(0, 16, (count, 2))
+    corner, size = rng.integers(0, 25, (count, 2)), rng.integers(1, 16, (count, 2))
     boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-    return boxes, rng.permutation(count).astype(np.float32)
+    return boxes, 1 + rng.permutation(count).astype(np.float32)
 
 
 # Square roots, which no fraction of whole pixels comes close to: at equality float32 may fall on either side.
