@@ -20,7 +20,7 @@ from calibration.graph import Graph, Node
 from calibration.kinds import WEIGHTED
 from calibration.lower import FIXED_RANGES, activation_of
 from calibration.observers import KEEP_RANGE, Progress
-from calibration.provenance import TOOLS, Provenance, graph_sha256, list_sha256
+from calibration.provenance import TOOLS, Provenance, StalePlan, graph_sha256, list_sha256
 from calibration.quantize import (
     LARGEST_SCALE,
     PIXELS,
@@ -159,7 +159,7 @@ class Plan(BaseModel):
         A layer that stays in float keeps its bias: the shift was for the errors of its rounded kernel.
 
         Raises:
-            InputError: a layer that shall stay in float is none of the graph's convolutions.
+            StalePlan: a layer that shall stay in float is none of the graph's convolutions.
         """
         self._check_float_layers(graph)
         repaired = equalised(equalisable(graph, self.settings), self.equalised)
@@ -195,7 +195,7 @@ class Plan(BaseModel):
         for name in self.float_layers:
             if name not in known:
                 near = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.0))
-                raise InputError(
+                raise StalePlan(
                     f"The plan leaves '{name}' in float, but the folded network has no convolution, depthwise "
                     f"or dense layer of that name. The nearest: {near or 'none, it has no such layer'}."
                 )
@@ -204,7 +204,7 @@ class Plan(BaseModel):
         """That it says of every tensor and layer of a folded graph what it must, and nothing impossible.
 
         Raises:
-            InputError: it does not; the message names the layer.
+            StalePlan: it does not; the message names the layer.
         """
         ready = equalisable(graph, self.settings)
         measured = {node.name: node for node in observers.measured(ready)}
@@ -226,7 +226,7 @@ class Plan(BaseModel):
         self._check_widths(equalised(ready, self.equalised), measured)
 
     def _check_widths(self, ready: Graph, measured: Mapping[str, Node]) -> None:
-        """Raises InputError for a range that LiteRT would refuse beside those of the layers before it.
+        """Raises StalePlan for a range that LiteRT would refuse beside those of the layers before it.
 
         Half of what `wide_enough` asks for is still taken: training moves the kernels that a plan was made with.
         """
@@ -235,7 +235,7 @@ class Plan(BaseModel):
             _require(_spanned(wide[name]) < 2 * _spanned(self.ranges[name]), "range", node)
 
     def _check_names(self, measured: Set[str], weighted: Set[str]) -> None:
-        """Raises InputError for what is said of a layer that the network does not have or measure."""
+        """Raises StalePlan for what is said of a layer that the network does not have or measure."""
         shifted = {name for shifts in self.bias_shifts.values() for name in shifts}
         for what, named, known in (
             ("a range", self.ranges.keys(), measured),
@@ -245,7 +245,7 @@ class Plan(BaseModel):
             ("a bias correction", shifted, weighted),
         ):
             if unknown := sorted(named - known):
-                raise InputError(
+                raise StalePlan(
                     f"The plan has {what} of '{unknown[0]}', which the network does not have or measure. The plan was "
                     "damaged, or made by hand: calibrate anew."
                 )
@@ -257,7 +257,7 @@ class Plan(BaseModel):
 
 def _require(fits: bool, what: str, node: Node) -> None:
     if not fits:
-        raise InputError(
+        raise StalePlan(
             f"The plan's {what} of layer '{node.name}' is missing or does not fit it. The plan was damaged, made by "
             "hand or made for other weights: calibrate anew."
         )

@@ -19,7 +19,7 @@ _IRRELEVANT = ("initializer", "regularizer", "constraint", "trainable", "dtype",
 
 
 class StalePlan(InputError):
-    """A plan that was made from something else than it shall be used on."""
+    """A plan that was made from something else than it shall be used on, or was damaged."""
 
 
 class Provenance(BaseModel):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from rich.table import Table
 
 from calibration.options import Choices, calibration_options
 from calibration.plan import Plan
+from calibration.provenance import StalePlan
 from edge.bundle import FORMATS, MANIFEST, PRECISIONS, Bundle, InputSpec, Precision
 from edge.console import open_console
 from edge.errors import CheckFailed, InputError
@@ -134,7 +137,7 @@ def export(
         repair=repair,
     )
     console = open_console()
-    with interrupt_noted() as stopped, _Progress(console, stopped) as progress:
+    with interrupt_noted() as stopped, _Progress(console, stopped) as progress, _told_of(plan):
         bundle = export_bundle(job, out, progress.update, progress.say)
     _print_table(console, bundle)
     _judge(bundle, _advice(bundle, repair, made is not None, proof.can_judge))
@@ -171,6 +174,15 @@ def _planned(path: Path | None, choices: Choices, precisions: tuple[str, ...]) -
         )
     plan = Plan.read(path) if path else None
     return plan, choices.or_those_of(plan) if plan else choices
+
+
+@contextmanager
+def _told_of(plan: Path | None) -> Iterator[None]:
+    """What is wrong with the plan is told of its file."""
+    try:
+        yield
+    except StalePlan as error:
+        raise StalePlan(f"{plan}: {error}") from error
 
 
 def _formats(text: str) -> tuple[str, ...]:

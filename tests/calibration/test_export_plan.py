@@ -69,7 +69,7 @@ def test_a_stale_plan_ends_the_export_with_its_reason(
 ) -> None:
     code, said = _export(command, _lenet(tmp_path, 1), tmp_path / "out", "--plan", plan)
     assert code == 2
-    assert "another model" in said
+    assert f"{plan}: This quantization plan is stale: another model" in said
     code, said = _export(command, model, tmp_path / "out", "--plan", plan, "--samples", "32")
     assert code == 2
     assert "another list of images" in said
@@ -80,3 +80,14 @@ def test_a_stale_plan_ends_the_export_with_its_reason(
     assert code == 2
     assert "another method (made with 'mse, equalise, bias correction', now 'entropy, equalise" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_damaged_plan_says_of_a_layer_is_told_of_its_file(
+    command: Callable, model: Path, plan: Path, tmp_path: Path
+) -> None:
+    made = Plan.read(plan)
+    scales = {name: values[1:] for name, values in made.kernel_scales.items()}
+    made.model_copy(update={"kernel_scales": scales}).write(tmp_path / "cut.json")
+    code, said = _export(command, model, tmp_path / "out", "--plan", tmp_path / "cut.json")
+    assert code == 2
+    assert f"{tmp_path / 'cut.json'}: The plan's kernel scales of layer" in said
