@@ -103,8 +103,8 @@ def fitted(bundle: Bundle, kept: tuple[Artefact, ...]) -> Golden:
     again, so there the tolerance is twice what was seen, and classes must be the same only beyond it.
     """
     golden = bundle.manifest.golden
-    needed = max((_needed(bundle, artefact) for artefact in kept), default=0.0)
-    if not golden.tolerance_steps < needed <= LARGEST_STEPS:
+    needed = max((n for artefact in kept if (n := _needed(bundle, artefact)) <= LARGEST_STEPS), default=0.0)
+    if needed <= golden.tolerance_steps:
         return golden
     return golden.model_copy(update=_held_to(math.ceil(ROOM * needed)))
 

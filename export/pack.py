@@ -29,7 +29,7 @@ from edge.bundle import (
     Metrics,
     Precision,
 )
-from edge.errors import InputError
+from edge.errors import CheckFailed, InputError
 from edge.files import whole_folder, write_text
 from edge.golden import check
 from edge.machine import package_versions
@@ -68,27 +68,25 @@ def export_bundle(
     if plan is not None and job.plan is None:
         plan, record = repaired(job, plan, progress, say)
     with whole_folder(out) as folder:
-        made = [_convert(job, plan, wanted, folder, progress) for wanted in job.wanted]
-        manifest = _manifest(job, plan, tuple(made), _golden(job, plan, folder))
+        artefacts = tuple(_convert(job, plan, wanted, folder, progress) for wanted in job.wanted)
+        manifest = _manifest(job, plan, artefacts, _golden(job, plan, folder))
         bundle = Bundle(folder, manifest)
         proven = _prove(job, bundle, progress)
         kept, failed = _gate(proven, job.max_drop)
         # Behind the gate: of a network that int8 ruins, any two runtimes differ by more than the tolerance,
         # and the message would blame the runtime.
         manifest = manifest.model_copy(update={"golden": fitted(bundle, kept)})
-        bundle = Bundle(folder, manifest)
-        golden = max((check(bundle, a.format, a.precision).inputs for a in kept), default=0)
-        for artefact in failed:
-            (folder / artefact.file).unlink()
-        absent = tuple(
-            Absent(format=a.format, precision=a.precision, reason=in_words(_measured(a), job.max_drop))
-            for a in failed
-        )
+        kept, strayed = _repeated(Bundle(folder, manifest), kept)
+        absent = (*failed, *strayed)
+        for artefact in proven:
+            if artefact.file not in {a.file for a in kept}:
+                (folder / artefact.file).unlink()
         manifest = manifest.model_copy(update={"artefacts": kept, "absent": absent})
         if record.changed and plan is not None:
             record.write(folder, plan)
         elif job.plan is not None:
             job.plan.write(folder / PLAN)
+        golden = len(job.proof.golden_inputs())
         evidence = Evidence(
             proven, job.max_drop, golden, examine(job, plan, record, progress) if plan else None
         )
@@ -102,7 +100,7 @@ def ship(bundle: Bundle, out: Path) -> Bundle:
     kept = tuple(a for a in bundle.manifest.artefacts if (a.format, a.precision) in SHIPPED)
     left = tuple(a for a in bundle.manifest.artefacts if a not in kept)
     reason = "not shipped, to keep the package small; `sightline export` makes it"
-    absent = tuple(Absent(format=a.format, precision=a.precision, reason=reason) for a in left)
+    absent = tuple(_absent(a, reason) for a in left)
     with whole_folder(out) as folder:
         for name in (*(a.file for a in kept), "report.html", *_records(bundle)):
             shutil.copyfile(bundle.folder / name, folder / name)
@@ -207,16 +205,40 @@ def _prove(job: Job, bundle: Bundle, progress: Progress) -> tuple[Artefact, ...]
     )
 
 
-def _gate(proven: tuple[Artefact, ...], max_drop: float) -> tuple[tuple[Artefact, ...], tuple[Artefact, ...]]:
-    """The artefacts that did not fail, those among them that no one could tell marked, and those that did."""
+Judged = tuple[tuple[Artefact, ...], tuple[Absent, ...]]
+"""The artefacts that stay, and why the others do not."""
+
+
+def _gate(proven: tuple[Artefact, ...], max_drop: float) -> Judged:
+    """By the metric; those of which no one could tell are marked."""
     verdicts = [verdict(_measured(artefact), max_drop) for artefact in proven]
     kept = (
         a.model_copy(update={"undecided": in_words(_measured(a), max_drop)}) if found == "undecided" else a
         for a, found in zip(proven, verdicts, strict=True)
         if found != "failed"
     )
-    failed = (a for a, found in zip(proven, verdicts, strict=True) if found == "failed")
+    failed = (
+        _absent(a, in_words(_measured(a), max_drop))
+        for a, found in zip(proven, verdicts, strict=True)
+        if found == "failed"
+    )
     return tuple(kept), tuple(failed)
+
+
+def _repeated(bundle: Bundle, artefacts: tuple[Artefact, ...]) -> Judged:
+    """By the golden vectors. A float16 that cannot hold the weights may keep the metric and lose these."""
+    kept, strayed = [], []
+    for artefact in artefacts:
+        try:
+            check(bundle, artefact.format, artefact.precision)
+            kept.append(artefact)
+        except CheckFailed as error:
+            strayed.append(_absent(artefact, f"failed its gate: {str(error).rstrip('.')}"))
+    return tuple(kept), tuple(strayed)
+
+
+def _absent(artefact: Artefact, reason: str) -> Absent:
+    return Absent(format=artefact.format, precision=artefact.precision, reason=reason)
 
 
 def _measured(artefact: Artefact) -> Metrics:

@@ -99,3 +99,10 @@ def test_what_keeps_the_usual_tolerance_and_what_is_beyond_all_of_them_are_held_
     for needed in (0.9 * usual, LARGEST_STEPS + 1):
         bundle = _rougher("cifar10-base", needed)
         assert fitted(bundle, (bundle.artefact(*INT8),)) == bundle.manifest.golden
+
+
+def test_a_file_beyond_all_tolerances_takes_no_room_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.open(BUNDLES / "cifar10-base")
+    far = {"tflite": 10.0, "onnx": LARGEST_STEPS + 1}
+    monkeypatch.setattr("export.golden._needed", lambda _, artefact: far[artefact.format])
+    assert fitted(bundle, bundle.manifest.artefacts).tolerance_steps == 20

@@ -114,6 +114,23 @@ def test_a_training_that_diverged_is_told(export: Command, precision: str) -> No
     assert (code, "Likely a training that diverged" in said) == (2, True), said
 
 
+def test_weights_that_float16_cannot_hold_cost_the_files_in_float16_alone(
+    export: Command, tmp_path: Path
+) -> None:
+    model = _network()
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([1e6 * kernel / np.abs(kernel).max(), bias])
+    code, said = export(model, "--precisions", "fp32,fp16", "--max-drop", "100")
+    assert (code, "tflite fp16 failed its gate: Golden vectors: tflite fp16 differs by" in said) == (
+        1,
+        True,
+    ), said
+    manifest = Bundle.open(tmp_path / "out").manifest
+    assert {a.precision for a in manifest.artefacts} == {"fp32"}
+    assert {(a.format, a.precision) for a in manifest.absent} == {("tflite", "fp16"), ("onnx", "fp16")}
+    assert not list((tmp_path / "out").glob("model.fp16.*"))
+
+
 def test_one_output_in_a_dictionary_is_the_logits(export: Command, tmp_path: Path) -> None:
     model = _network()
     model = keras.Model(model.input, {"scores": model.output})

@@ -117,7 +117,7 @@ def test_without_repair_it_fails_at_the_gate(
     monkeypatch.setattr("export.pack.check", blames_the_runtime)
     ended = _export(command, hard, tmp_path / "b", "--no-repair", "--formats", "tflite")
     assert ended.code == 1
-    assert "failed its gate" in ended.err
+    assert "failed its gate: top-1" in ended.err
     assert "Without --no-repair, what may help is tried" in ended.err
     assert "repairing" not in ended.out
     assert not (tmp_path / "b" / "model.int8.tflite").exists()
