@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge.bundle import InputSpec
 from edge.errors import InputError
 from edge.pixels import Image, fit
-from train.data import LabelledImages, load, pick, tell_notes
+from train.data import LabelledImages, Split, open_split, pick, tell_notes
 from train.detection.data import BoxedImages, is_boxed, load_boxed, pictures
 
 By = Literal["balanced", "random", "k-centre"]
@@ -26,6 +26,9 @@ RULES: tuple[By, ...] = get_args(By)
 
 THUMBNAIL = 8
 POOL = 10_000
+SEEN = 256
+"""Of the pool, that are in memory at once."""
+
 BOXED_POOL = 4
 """Candidates for k-centre: so many drawn ones, of boxed pictures so many times the count, since each is decoded."""
 
@@ -103,23 +106,23 @@ def read_samples(
     """
     if is_boxed(data):
         return boxed_samples(load_boxed(data, "train"), spec, count, by)
-    train = load(data, "train", spec.height, spec.width, spec.resize, skip_corrupt)
+    train = open_split(data, "train", spec.height, spec.width, spec.resize, skip_corrupt)
     tell_notes(train.source, train.notes)
     return labelled_samples(train, count, by)
 
 
-def labelled_samples(train: LabelledImages, count: int, by: By = "balanced") -> Samples:
+def labelled_samples(train: LabelledImages | Split, count: int, by: By = "balanced") -> Samples:
     """`count` images of a split, chosen as `by` says."""
     count = min(_at_least_one(count), len(train))
     chosen = {
         "balanced": lambda: pick(train, count),
         "random": lambda: _drawn(len(train), count),
-        "k-centre": lambda: _spread(train.images, count),
+        "k-centre": lambda: _spread(train, count),
     }[by]()
     note = {"balanced": "by class", "random": "at random", "k-centre": "by k-centre"}[by]
     taken = train.take(chosen, f", {count} {note}")
     others = np.setdiff1d(np.arange(len(train)), chosen)
-    held_out = train.images[others[_drawn(len(others), HELD_OUT)]] if len(others) else None
+    held_out = train.take(others[_drawn(len(others), HELD_OUT)], "").images if len(others) else None
     return Samples(taken.images, taken.source, tuple(map(str, chosen.tolist())), held_out)
 
 
@@ -198,9 +201,11 @@ def preprocessing(spec: InputSpec) -> str:
     return f"{spec.resize} to {spec.width}x{spec.height} {spec.color}, (x - 128) / 128"
 
 
-def _spread(images: Image, count: int) -> NDArray[np.int64]:
-    pool = _drawn(len(images), POOL)
-    return np.sort(pool[k_centre(thumbnails(images[pool]), count)])
+def _spread(train: LabelledImages | Split, count: int) -> NDArray[np.int64]:
+    pool = _drawn(len(train), POOL)
+    parts = (pool[start : start + SEEN] for start in range(0, len(pool), SEEN))
+    features = np.concatenate([thumbnails(train.take(part, "").images) for part in parts])
+    return np.sort(pool[k_centre(features, count)])
 
 
 def _drawn(total: int, count: int) -> NDArray[np.int64]:

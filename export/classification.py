@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from export.golden import Tolerance, made_inputs
 from export.parity import Logits, artefact_logits, compare
 from export.proof import Advance, Judge, Share
 from train.card import Card
-from train.data import LabelledImages, few, load, pick, tell_notes
+from train.data import SPLITS, LabelledImages, Split, open_split, pick, tell_notes
 from train.evaluate import keras_outputs, keras_top1
 
 GOLDEN_INPUTS = 8
@@ -55,9 +55,9 @@ class Classification:
 
     @classmethod
     def load(cls, data: str, card: Card, share: Share) -> Classification:
-        """Read both splits, and tell what is missing; raises InputError where the classes are not the model's."""
+        """Read what is asked for, and tell what is missing; raises InputError where the classes are not the model's."""
         size = (card.input.height, card.input.width, card.input.resize)
-        train, test = (load(data, split, *size, share.skip_corrupt) for split in ("train", "test"))
+        train, test = (open_split(data, split, *size, share.skip_corrupt) for split in SPLITS)
         if test.class_names != card.labels:
             raise InputError(
                 f"{data} has the classes {', '.join(test.class_names)}; the model's are "
@@ -65,10 +65,11 @@ class Classification:
             )
         for images in (train, test):
             tell_notes(images.source, images.notes)
-        if share.limit is not None:
-            test = test.take(pick(test, share.limit), f", {share.limit} by class")
         watched = labelled_samples(train, share.samples, share.sample)
-        return cls(card.input, watched, few(train, SHOWN), test, _others(train, watched))
+        shown = train.take(pick(train, SHOWN), "")
+        note = f", {share.limit} by class" if share.limit else ""
+        proving = test.take(pick(test, share.limit or len(test)), note)
+        return cls(card.input, watched, shown, proving, _others(train, watched))
 
     def __len__(self) -> int:
         return len(self.test)
@@ -135,10 +136,10 @@ class Classification:
         return tuple(compare(reference, logits, labels) for logits in found)
 
 
-def _others(train: LabelledImages, watched: Samples) -> LabelledImages | None:
+def _others(train: Split, watched: Samples) -> LabelledImages | None:
     """Training images by class that were not watched."""
     rest = np.setdiff1d(np.arange(len(train)), np.array(watched.ids, np.int64))
     if not len(rest):
         return None
-    others = train.take(rest, ", not watched")
-    return others.take(pick(others, JUDGED), "")
+    chosen = pick(replace(train, labels=train.labels[rest]), JUDGED)
+    return train.take(rest[chosen], ", not watched")

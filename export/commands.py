@@ -27,7 +27,7 @@ from export.classification import Classification
 from export.proof import METRIC_NAMES, Proof, Share, open_proof
 from export.reference import compared_with
 from train.card import Card, card_if_any
-from train.data import load
+from train.data import open_split
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized, size_of
 from train.weights import in_float32, load_keras, without_softmax
@@ -266,8 +266,7 @@ def _own_card(path: Path, network: Any, data: str, size: tuple[int, int] | None)
     spec = InputSpec(height=height, width=width, resize="letterbox" if boxed else "crop")
     if boxed:
         return Card(name=path.stem, task="faces", labels=("face",), input=spec)
-    # What is broken is told, or left out, where the pictures themselves are wanted.
-    labels = load(data, "test", height, width, skip_corrupt=True).class_names
+    labels = open_split(data, "test", height, width).class_names
     return Card(name=path.stem, labels=labels, input=spec)
 
 

@@ -126,15 +126,52 @@ def load(
         InputError: the folder is missing, empty or of another shape, pictures cannot be decoded, or they
             do not fit into the memory.
     """
-    if split not in SPLITS:
-        raise InputError(f"Unknown split '{split}'; there are {', '.join(SPLITS)}.")
-    images = _reader(data)(split)
+    return _sized(_held(data, split), height, width, rule, skip_corrupt)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split whose pictures are read when they are taken: the others need no memory.
+
+    Attributes:
+        labels, class_names, source, notes: as those of `LabelledImages`.
+        take: as its method; raises InputError where one of them cannot be decoded.
+    """
+
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    source: str
+    notes: tuple[str, ...]
+    take: Callable[[NDArray[np.integer[Any]], str], LabelledImages]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def open_split(
+    data: str, split: str, height: int, width: int, rule: ResizeRule = "crop", skip_corrupt: bool = False
+) -> Split:
+    """As `load`, of which pictures are read when they are taken. To leave out broken ones, all are decoded once."""
+    held = _held(data, split)
+    if isinstance(held, _ImageFiles):
+        held = _readable(held, lambda picture: None, True) if skip_corrupt else held
+        held = replace(held, notes=held.told)
+
+    def take(indices: NDArray[np.integer[Any]], note: str) -> LabelledImages:
+        return _sized(held.take(indices, note), height, width, rule, False)
+
+    return Split(np.asarray(held.labels, np.int64), held.class_names, held.source, held.notes, take)
+
+
+def _sized(
+    images: LabelledImages | _ImageFiles, height: int, width: int, rule: ResizeRule, skip_corrupt: bool
+) -> LabelledImages:
     if isinstance(images, LabelledImages) and images.images.shape[1:3] == (height, width):
         return images
     check_memory(
         len(images.labels) * height * width * 3,
         f"{len(images.labels)} pictures of {height}x{width}",
-        "Lower height and width, or train on fewer pictures.",
+        "Lower height and width, or take fewer pictures.",
     )
     if isinstance(images, _ImageFiles):
         return _decoded(images, height, width, rule, skip_corrupt)
@@ -146,11 +183,11 @@ def load(
 
 def check_classes(data: LabelledImages, fix: str = "Add pictures, or remove the class") -> None:
     """Raises InputError, which ends with the `fix`, where a class has no image to learn from."""
-    if missing := _missing(data.labels, data.class_names):
+    if missing := _missing(tuple(data.labels), data.class_names):
         raise InputError(f"{data.source}: {missing}. {fix}.")
 
 
-def _missing(labels: NDArray[np.int64], class_names: tuple[str, ...]) -> str:
+def _missing(labels: tuple[int, ...], class_names: tuple[str, ...]) -> str:
     """Which classes have no image, in words; empty where each has one."""
     missing = np.setdiff1d(np.arange(len(class_names)), labels)
     names = ", ".join(class_names[label] for label in missing[:NAMED])
@@ -163,7 +200,9 @@ def tell_notes(source: str, notes: Iterable[str]) -> None:
         click.echo(f"{source}: {note}", err=True)
 
 
-def pick(data: LabelledImages, count: int, seed: int = 0, in_proportion: bool = False) -> NDArray[np.int64]:
+def pick(
+    data: LabelledImages | Split, count: int, seed: int = 0, in_proportion: bool = False
+) -> NDArray[np.int64]:
     """`count` indices, as many or (`in_proportion`) as large a part of each class, the same for a seed, ascending."""
     order = np.random.default_rng(seed).permutation(len(data))
     rank = np.empty(len(data))
@@ -189,10 +228,23 @@ class _ImageFiles:
     source: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The notes, with the classes that have none of these pictures."""
+        return (*self.notes, *filter(None, (_missing(self.labels, self.class_names),)))
 
-def _reader(data: str) -> Callable[[str], LabelledImages | _ImageFiles]:
+    def take(self, indices: NDArray[np.integer[Any]], note: str) -> _ImageFiles:
+        """Those at `indices`, in that order."""
+        paths, labels = zip(*((self.paths[i], self.labels[i]) for i in indices), strict=True)
+        return replace(self, paths=paths, labels=labels, source=f"{self.source}{note}")
+
+
+def _held(data: str, split: str) -> LabelledImages | _ImageFiles:
+    """What a split holds, pictures in files not yet read."""
+    if split not in SPLITS:
+        raise InputError(f"Unknown split '{split}'; there are {', '.join(SPLITS)}.")
     if data == "digits":
-        return _digits
+        return _digits(split)
     folder = Path(data)
     if not folder.is_dir():
         raise InputError(
@@ -201,8 +253,8 @@ def _reader(data: str) -> Callable[[str], LabelledImages | _ImageFiles]:
         )
     for candidate in (folder, folder / CIFAR10_FOLDER):
         if (candidate / "batches.meta").is_file() or (candidate / "data_batch_1").is_file():
-            return lambda split: LabelledImages(*read_cifar10(candidate, split), f"cifar10/{split}")
-    return lambda split: _class_folders(folder, split)
+            return LabelledImages(*read_cifar10(candidate, split), f"cifar10/{split}")
+    return _class_folders(folder, split)
 
 
 # -- scikit-learn's digits ------------------------------------------------------------------------
@@ -307,24 +359,31 @@ def _decoded(
 ) -> LabelledImages:
     """All that can be decoded, each brought to the size."""
     images = np.empty((len(files.paths), height, width, 3), np.uint8)
-    labels: list[int] = []
-    names, broken = [], []
-    for path, label in zip(files.paths, files.labels, strict=True):
+    places = iter(images)
+    files = _readable(
+        files, lambda picture: np.copyto(next(places), fit(picture, height, width, rule)), skip_corrupt
+    )
+    names = tuple(f"{path.parent.name}/{path.name}" for path in files.paths)
+    labels = np.asarray(files.labels, np.int64)
+    return LabelledImages(images[: len(labels)], labels, files.class_names, files.source, files.told, names)
+
+
+def _readable(files: _ImageFiles, see: Callable[[Image], None], skip_corrupt: bool) -> _ImageFiles:
+    """Those that can be decoded, each given to `see`; raises InputError for others, unless they may be skipped."""
+    kept: list[int] = []
+    broken: list[SourceError] = []
+    for place, path in enumerate(files.paths):
         try:
-            images[len(labels)] = fit(read_image(path), height, width, rule)
+            picture = read_image(path)
         except SourceError as error:
             broken.append(error)
         else:
-            labels.append(label)
-            names.append(f"{path.parent.name}/{path.name}")
-    if broken and not (skip_corrupt and labels):
+            see(picture)
+            kept.append(place)
+    if broken and not (skip_corrupt and kept):
         raise InputError(_corrupt(broken, files))
-    classes = np.asarray(labels, np.int64)
-    left_out = f"left out {_which(broken, files)}" if broken else ""
-    notes = (*files.notes, *filter(None, (left_out, _missing(classes, files.class_names))))
-    return LabelledImages(
-        images[: len(labels)], classes, files.class_names, files.source, notes, tuple(names)
-    )
+    left_out = (f"left out {_which(broken, files)}",) if broken else ()
+    return replace(files.take(np.array(kept), ""), notes=(*files.notes, *left_out))
 
 
 def _corrupt(broken: list[SourceError], files: _ImageFiles) -> str:

@@ -17,9 +17,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.bundle import Bundle
+from edge.bundle import Bundle, InputSpec
+from export.classification import Classification
 from export.pack import SHIPPED, ship
 from export.parity import compare, paired_interval
+from export.proof import Share
+from train.card import Card
 
 Command = Callable[..., Any]
 
@@ -121,6 +124,23 @@ def _pictures(folder: Path, names: tuple[str, ...]) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), rng.integers(0, 256, (20, 30, 3), dtype=np.uint8))
     return folder
+
+
+def test_only_the_pictures_that_are_taken_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of ImageNet's size does not fit into the memory."""
+    data, read = _pictures(tmp_path, ("cat", "dog")), []
+
+    def seen(path: Path) -> np.ndarray:
+        read.append(path)
+        return np.zeros((20, 30, 3), np.uint8)
+
+    monkeypatch.setattr("train.data.read_image", seen)
+    monkeypatch.setattr("calibration.samples.HELD_OUT", 1)
+    monkeypatch.setattr("export.classification.SHOWN", 2)
+    monkeypatch.setattr("export.classification.JUDGED", 3)
+    card = Card(name="pets", labels=("cat", "dog"), input=InputSpec(height=8, width=8, resize="crop"))
+    proof = Classification.load(str(data), card, Share(samples=4, limit=1))
+    assert len(read) == 4 + 1 + 2 + 3 + len(proof)
 
 
 @pytest.mark.parametrize(
