@@ -92,7 +92,8 @@ def export_bundle(
         )
         write_text(folder / "report.html", report(manifest, evidence))
         _write_manifest(manifest, folder)
-    return Bundle.open(out)
+        made = Bundle.open(folder).manifest
+    return Bundle(out, made)
 
 
 def ship(bundle: Bundle, out: Path) -> Bundle:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,7 @@ from calibration.plan import make_plan
 from calibration.simulate import simulate
 from edge.bundle import Bundle, Format
 from edge.errors import InputError
+from edge.files import whole_folder
 from export.obstacles import explained
 
 Told = tuple[int, str]
@@ -192,6 +194,20 @@ def test_brackets_in_a_folders_name_are_printed_as_they_are(export: Command, tmp
     code, said = export(_network(), "--precisions", "fp32", "--formats", "tflite", out="a [v2]")
     assert code == 0, said
     assert str(tmp_path / "a [v2]" / "report.html") in said
+
+
+def test_an_export_tells_of_its_own_bundle_though_another_takes_its_place(
+    export: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def overtaken(path: Path) -> Iterator[Path]:
+        with whole_folder(path) as folder:
+            yield folder
+        (path / "manifest.json").write_text("another's")
+
+    monkeypatch.setattr("export.pack.whole_folder", overtaken)
+    code, said = export(_network(), "--precisions", "fp32", "--formats", "tflite")
+    assert (code, "model against Keras, 10 images" in said) == (0, True), said
 
 
 def test_a_layer_that_no_image_wakes_stays_loadable(command: Callable[..., Any], tmp_path: Path) -> None:
