@@ -41,6 +41,7 @@ _NO_EFFECT = frozenset(
 _RELU_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "ZeroPadding2D", "Cropping2D")
 _NORM_GOES_THROUGH = ("MaxPooling2D", "GlobalMaxPooling2D", "UpSampling2D", "Cropping2D")
 _FOLDS = WEIGHTED | {"Dense"}
+"""Takes a batch normalisation in; `calibration.lower` has made its activation a node of its own."""
 
 
 def fold(graph: Graph) -> Graph:
@@ -94,7 +95,7 @@ def fold_norms(graph: Graph) -> Graph:
         source = nodes[node.inputs[0]]
         reader = graph.only_consumer(graph[node.name].inputs[0])
         gain, shift = _affine(node)
-        if source.kind in _FOLDS and source.config["activation"] == "linear" and reader is not None:
+        if source.kind in _FOLDS and reader is not None:
             nodes[source.name] = _scaled(source, gain, shift)
             alias[node.name] = source.name
         else:
@@ -128,9 +129,12 @@ def norm_first(graph: Graph) -> Graph:
         if node.kind not in _NORM_GOES_THROUGH or norm.kind != "BatchNormalization":
             return False
         source = graph[node.inputs[0]]
-        foldable = source.kind in _FOLDS and source.config["activation"] == "linear"
         alone = graph.only_consumer(source.name) is not None
-        return foldable and alone and ("Max" not in node.kind or bool((_affine(norm)[0] >= 0).all()))
+        return (
+            source.kind in _FOLDS
+            and alone
+            and ("Max" not in node.kind or bool((_affine(norm)[0] >= 0).all()))
+        )
 
     return _reader_first(graph, moves)
 

@@ -50,9 +50,9 @@ class Histogram:
 
     @property
     def centres(self) -> NDArray[np.float64]:
-        """The middle of each bin, float64 (8192,), in real units; within the extremes."""
-        middle = (np.arange(BINS) - HALF + 0.5) * self.width
-        return np.clip(middle, self.low, self.high)
+        """The middle of each bin, float64 (8192,), in real units."""
+        middle: NDArray[np.float64] = np.asarray(np.arange(BINS) - HALF + 0.5, np.float64) * self.width
+        return middle
 
     def edge(self, index: int) -> float:
         """The lower edge of a bin, in real units."""
@@ -72,7 +72,7 @@ class Histogram:
             return np.bincount([HALF], [values.size], BINS).astype(np.int64)
         # A division by a power of two is exact.
         places = np.floor(values.ravel() * np.float32(1 / self.width)).astype(np.int32)
-        return np.bincount(np.clip(places + HALF, 0, BINS - 1), minlength=BINS).astype(np.int64)
+        return np.bincount(places + HALF, minlength=BINS).astype(np.int64)
 
 
 def _width(largest: float) -> float:
