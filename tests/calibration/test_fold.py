@@ -72,6 +72,14 @@ def test_a_norm_folds_through_a_pool_that_lets_its_gain_through(pool: Any, gain:
     np.testing.assert_allclose(build(graph)(data), model(data), rtol=1e-5, atol=1e-5)
 
 
+def test_a_norm_that_could_not_fold_either_stays_behind_the_pool_where_the_map_is_small() -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.Conv2D(3, 3, name="conv")(pixels)
+    pooled = layers.BatchNormalization(name="norm")(layers.MaxPooling2D(2)(x))
+    graph = fold(read(keras.Model(pixels, [pooled, layers.Conv2D(2, 1, name="other")(x)])))
+    assert graph["norm"].shape == (3, 3, 3)
+
+
 def test_several_heads_keep_their_names_when_their_layers_are_folded() -> None:
     pixels = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, name="conv")(pixels)

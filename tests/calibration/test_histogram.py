@@ -148,6 +148,12 @@ def test_a_percentile_leaves_out_its_share_to_the_value_on_either_side(sign: int
     assert max(map(abs, range_method("percentile:99.9")(histogram))) < 1
 
 
+def test_a_percentile_of_a_hundred_leaves_out_nothing() -> None:
+    """Nor the part of the last bin that the extremes reach into."""
+    histogram = _filled(np.random.default_rng(0).normal(0, 1, 1000))
+    assert range_method("percentile:100")(histogram) == (histogram.low, histogram.high)
+
+
 def test_zeros_have_no_say_in_the_entropy() -> None:
     """Most values behind a ReLU are zeros, which any range holds."""
     bell = np.random.default_rng(0).normal(0, 1, 20_000)

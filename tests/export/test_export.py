@@ -365,11 +365,11 @@ def test_ctrl_c_leaves_no_half_bundle(lenet: Path, lenet_bundle: Path, tmp_path:
 
 
 def test_compare_by_hand() -> None:
-    reference = np.array([[2, 0], [0, 2], [2, 0], [0, 2]], np.float32)
-    found = np.array([[2, 0], [1, 0], [2, 0.5], [0, 2]], np.float32)
-    metrics = compare(reference, found, np.array([0, 1, 1, 1]))
-    assert (metrics.reference, metrics.value, metrics.drop, metrics.agreement) == (75, 50, 25, 75)
-    assert (metrics.max_error, metrics.mean_error) == (2, pytest.approx(3.5 / 8))
+    reference = np.array([[2, 0, 0], [0, 2, 0], [2, 0, 0], [0, 2, 0], [0, 2, 0]], np.float32)
+    found = np.array([[2, 0, 0], [1, 0, 0], [2, 0.5, 0], [0, 2, 0], [0, 0, 2]], np.float32)
+    metrics = compare(reference, found, np.array([0, 1, 1, 1, 0]))
+    assert (metrics.reference, metrics.value, metrics.drop, metrics.agreement) == (60, 40, 20, 60)
+    assert (metrics.max_error, metrics.mean_error) == (2, pytest.approx(7.5 / 15))
 
 
 def test_the_interval_is_that_of_drawing_images() -> None:
