@@ -122,7 +122,7 @@ def open_proven(bundle: Bundle, backend: str, precision: Precision, threads: int
         SightlineError: it cannot be loaded. CheckFailed: it computes something else.
     """
     runner = open_runner(bundle, backend, precision, threads)
-    return _proven(runner, lambda: replay(bundle, runner, backend, precision).largest_steps)
+    return _proven(runner, lambda: replay(bundle, runner, backend, precision))
 
 
 def _proven(runner: Runner, check: Callable[[], float]) -> tuple[Runner, float]:

@@ -207,7 +207,7 @@ def look_at_bundle(name: str, backends: tuple[str, ...]) -> str:
     bundle.verify()
     artefacts = bundle.manifest.artefacts
     steps = {
-        f"{a.format} {a.precision}": check(bundle, a.format, a.precision).largest_steps
+        f"{a.format} {a.precision}": check(bundle, a.format, a.precision)
         for a in artefacts
         if a.format in backends
     }

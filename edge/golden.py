@@ -6,7 +6,7 @@ import io
 import math
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,29 +22,18 @@ BEYOND = 4
 """Times the tolerance: what the few values may differ that need not keep it."""
 
 
-@dataclass(frozen=True)
-class GoldenResult:
-    """The largest difference of any output, in int8 output steps, and on how many inputs it was looked for."""
-
-    largest_steps: float
-    inputs: int
-
-
-def check(bundle: Bundle, backend: str, precision: Precision, threads: int = 1) -> GoldenResult:
-    """Run the golden inputs through a backend and compare.
+def check(bundle: Bundle, backend: str, precision: Precision) -> float:
+    """Run the golden inputs through a backend; the largest difference of any output, in int8 output steps.
 
     Raises:
         CheckFailed: an output differs by more than the tolerance, or another class wins by more
             than the margin. BundleError: the file holds no vectors for this artefact.
     """
-    runner = open_runner(bundle, backend, precision, threads)
-    try:
+    with closing(open_runner(bundle, backend, precision)) as runner:
         return replay(bundle, runner, backend, precision)
-    finally:
-        runner.close()
 
 
-def replay(bundle: Bundle, runner: Runner, backend: str, precision: Precision) -> GoldenResult:
+def replay(bundle: Bundle, runner: Runner, backend: str, precision: Precision) -> float:
     """As `check`, with a runner that is open already, and stays so."""
     roles = {output.name: output.role for output in bundle.manifest.outputs}
     largest, who = 0.0, f"{backend} {precision}"
@@ -52,7 +41,7 @@ def replay(bundle: Bundle, runner: Runner, backend: str, precision: Precision) -
         largest = max(largest, _difference(bundle.manifest.golden, head, expected, found, who))
         if roles[head] == "logits":
             _same_class(bundle.manifest.golden, head, expected, found, who)
-    return GoldenResult(largest, len(_read(bundle)["inputs"]))
+    return largest
 
 
 def tolerance_needed(bundle: Bundle, runner: Runner, backend: str, precision: Precision) -> float:
