@@ -47,8 +47,8 @@ def images_needed(metrics: Metrics, max_drop: float) -> int:
         return metrics.n
     low, high = metrics.drop_ci95
     half = (high - low) / 2
-    wider = metrics.n * (half / max_drop) ** 2 if high > max_drop and half > max_drop else 0
-    # Of 300 / 0.3 and the like, a last binary digit must not ask for one image more.
+    wider = metrics.n * (half / max_drop) ** 2 if high > max_drop else 0
+    # Where half the interval is what is allowed, a last binary digit must not ask for one image more.
     return math.ceil(round(max(300 / max_drop, wider), 6))
 
 
