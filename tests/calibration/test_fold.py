@@ -68,8 +68,11 @@ def test_a_norm_folds_through_a_pool_that_lets_its_gain_through(pool: Any, gain:
     model.get_layer("norm").gamma.assign([0.7, gain, 1.3])
     graph = fold(read(model))
     assert [node.name for node in graph.nodes if node.kind in WEIGHTED] == ["conv", "norm"][: 2 - folds]
+    built = build(graph)
+    for node in graph.nodes:
+        assert built.get_layer(node.name).output.shape[1:] == node.shape, node.name
     data = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    np.testing.assert_allclose(build(graph)(data), model(data), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(built(data), model(data), rtol=1e-5, atol=1e-5)
 
 
 def test_a_norm_that_could_not_fold_either_stays_behind_the_pool_where_the_map_is_small() -> None:

@@ -81,17 +81,39 @@ class _Off:
         return {"logits": row[None].astype(np.float32)}
 
 
+def _largest_steps(folder: Path, best: float, second: float, steps: float, off: float) -> float:
+    expected = np.array([[best, second, *[-1.0] * 8]], np.float32)
+    vectors = {"inputs": np.zeros((1, 32, 32, 3), np.uint8), "tflite.int8.logits": expected}
+    golden = write_golden(folder, vectors, {"logits": 0.5}, Tolerance(steps))
+    manifest = Bundle.open(BUNDLES / "cifar10-base").manifest.model_copy(update={"golden": golden})
+    return replay(Bundle(folder, manifest), _Off(expected, 0.5, off), *INT8)
+
+
 @given(best=st.floats(0.0, 20.0), second=st.floats(0.0, 20.0), steps=st.floats(0.1, 16.0))
 def test_logits_within_the_tolerance_pass_whatever_they_name(
     tmp_path_factory: pytest.TempPathFactory, best: float, second: float, steps: float
 ) -> None:
     folder = tmp_path_factory.mktemp("golden")
-    expected = np.array([[best, second, *[-1.0] * 8]], np.float32)
-    vectors = {"inputs": np.zeros((1, 32, 32, 3), np.uint8), "tflite.int8.logits": expected}
-    golden = write_golden(folder, vectors, {"logits": 0.5}, Tolerance(steps))
-    manifest = Bundle.open(BUNDLES / "cifar10-base").manifest.model_copy(update={"golden": golden})
-    runner = _Off(expected, 0.5, 0.99 * steps)
-    assert replay(Bundle(folder, manifest), runner, *INT8) <= steps
+    assert _largest_steps(folder, best, second, steps, 0.99 * steps) <= steps
+
+
+def test_the_message_tells_how_far_and_how_many_values_are_beyond(tmp_path: Path) -> None:
+    with pytest.raises(CheckFailed, match=r"by 7\.0 output steps .* \(20\.0% by more than 6\); up to 6 are"):
+        _largest_steps(tmp_path, 20.0, 10.0, 6.0, 7.0)
+
+
+def test_a_single_value_that_is_no_number_is_refused_though_a_share_may_be_beyond() -> None:
+    bundle = Bundle.open(BUNDLES / "face-320")
+    whole = open_runner(bundle, *INT8)
+
+    class Broken:
+        def infer(self, pixels: Any) -> dict[str, Any]:
+            heads = whole.infer(pixels)
+            next(iter(heads.values())).flat[0] = np.nan
+            return heads
+
+    with pytest.raises(CheckFailed, match="differs by nan output steps"):
+        replay(bundle, Broken(), *INT8)  # type: ignore[arg-type]
 
 
 def test_what_keeps_the_usual_tolerance_and_what_is_beyond_all_of_them_are_held_to_it() -> None:

@@ -45,6 +45,11 @@ def test_verdicts_at_half_a_point(n: int, drop: float, low: float, high: float, 
     assert verdict(_metrics(n, drop, low, high), 0.5) == answer
 
 
+def test_an_interval_of_what_is_allowed_on_either_side_tells() -> None:
+    """(0.4 + 0.2) / 2 is a last binary digit more than 0.3."""
+    assert verdict(_metrics(1000, 0.0, -0.2, 0.4), 0.3) == "passed"
+
+
 def test_the_words_say_how_many_images_it_takes() -> None:
     # Half the interval is 0.63 points; to bring it to 0.5 takes (0.63 / 0.5)^2 times the images.
     assert images_needed(_metrics(625, 0.45, -0.14, 1.12), 0.5) == math.ceil(625 * (0.63 / 0.5) ** 2)
