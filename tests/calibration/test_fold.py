@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from calibration.fold import fold
+from calibration.fold import fold, fused_relu
 from calibration.graph import Graph, build, heads, infer, read
 from calibration.kinds import SUPPORTED, WEIGHTED
 from edge.errors import InputError
@@ -81,6 +81,23 @@ def test_a_norm_that_could_not_fold_either_stays_behind_the_pool_where_the_map_i
     pooled = layers.BatchNormalization(name="norm")(layers.MaxPooling2D(2)(x))
     graph = fold(read(keras.Model(pixels, [pooled, layers.Conv2D(2, 1, name="other")(x)])))
     assert graph["norm"].shape == (3, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        layers.MaxPooling2D(2),
+        layers.GlobalMaxPooling2D(keepdims=True),
+        layers.UpSampling2D(2),
+        layers.ZeroPadding2D(1),
+        layers.Cropping2D(1),
+    ],
+)
+def test_a_relu_comes_to_the_convolution_that_it_fuses_into(between: Any) -> None:
+    pixels = keras.Input((8, 8, 3))
+    x = layers.ReLU()(between(layers.Conv2D(3, 3, name="conv")(pixels)))
+    graph = fold(read(keras.Model(pixels, x)))
+    assert fused_relu(graph, graph["conv"]) is not None
 
 
 def test_several_heads_keep_their_names_when_their_layers_are_folded() -> None:

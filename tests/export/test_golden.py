@@ -81,10 +81,13 @@ class _Off:
         return {"logits": row[None].astype(np.float32)}
 
 
-def _largest_steps(folder: Path, best: float, second: float, steps: float, off: float) -> float:
+def _largest_steps(
+    folder: Path, best: float, second: float, steps: float, off: float, margin: float | None = None
+) -> float:
     expected = np.array([[best, second, *[-1.0] * 8]], np.float32)
     vectors = {"inputs": np.zeros((1, 32, 32, 3), np.uint8), "tflite.int8.logits": expected}
     golden = write_golden(folder, vectors, {"logits": 0.5}, Tolerance(steps))
+    golden = golden.model_copy(update={"margin_steps": margin}) if margin else golden
     manifest = Bundle.open(BUNDLES / "cifar10-base").manifest.model_copy(update={"golden": golden})
     return replay(Bundle(folder, manifest), _Off(expected, 0.5, off), *INT8)
 
@@ -95,6 +98,13 @@ def test_logits_within_the_tolerance_pass_whatever_they_name(
 ) -> None:
     folder = tmp_path_factory.mktemp("golden")
     assert _largest_steps(folder, best, second, steps, 0.99 * steps) <= steps
+
+
+def test_another_class_is_refused_from_the_margin_on(tmp_path: Path) -> None:
+    """In steps, between the two best; a manifest may ask more of a class than of its logits."""
+    assert _largest_steps(tmp_path, 12.5, 10.0, 100.0, 4.0, margin=6.0) == pytest.approx(4)
+    with pytest.raises(CheckFailed, match="names another class"):
+        _largest_steps(tmp_path, 13.5, 10.0, 100.0, 4.0, margin=6.0)
 
 
 def test_the_message_tells_how_far_and_how_many_values_are_beyond(tmp_path: Path) -> None:
