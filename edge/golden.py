@@ -51,8 +51,9 @@ def tolerance_needed(bundle: Bundle, runner: Runner, backend: str, precision: Pr
         steps = np.sort(_steps(golden, head, expected, found), axis=None)
         if not np.isfinite(steps[-1]):
             return np.inf
-        most = steps[-1] / _beyond(golden)
-        needed = max(needed, float(most), float(steps[math.ceil(golden.share * len(steps)) - 1]))
+        needed = max(
+            needed, float(steps[-1]) / BEYOND, float(steps[math.ceil(golden.share * len(steps)) - 1])
+        )
     return needed
 
 
@@ -119,15 +120,11 @@ def _steps(golden: Golden, head: str, expected: Array, found: NDArray[np.float32
     return steps
 
 
-def _beyond(golden: Golden) -> int:
-    return 1 if golden.share == 1 else BEYOND
-
-
 def _difference(golden: Golden, head: str, expected: Array, found: NDArray[np.float32], who: str) -> float:
     """The largest difference in steps."""
     steps = _steps(golden, head, expected, found)
     largest, kept = float(steps.max()), float((steps <= golden.tolerance_steps).mean())
-    most = golden.tolerance_steps * _beyond(golden)
+    most = golden.tolerance_steps * BEYOND
     if kept < golden.share or not largest <= most:
         beyond = (
             "" if golden.share == 1 else f" for {golden.share:.0%} of the values, {most:g} for the others"
