@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.bundle import DEFAULT_BUNDLE, SHIPPED, Bundle
-from edge.errors import InputError, MissingPackageError
+from edge.bundle import DEFAULT_BUNDLE, SHIPPED, Bundle, OutputSpec
+from edge.errors import BundleError, InputError, MissingPackageError
 from edge.model import Model
 from edge.runners import choose, open_runner
 
@@ -47,6 +47,14 @@ def test_a_backend_that_is_not_installed_names_what_brings_it(
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
     with pytest.raises(MissingPackageError, match=extra):
         open_runner(bundle, backend, "int8")
+
+
+@pytest.mark.parametrize("backend", ["tflite", "onnx"])
+def test_a_file_with_fewer_heads_than_the_manifest_is_refused(bundle: Bundle, backend: str) -> None:
+    heads = (*bundle.manifest.outputs, OutputSpec(name="embedding", shape=(1, 8), role="embedding"))
+    more = Bundle(bundle.folder, bundle.manifest.model_copy(update={"outputs": heads}))
+    with pytest.raises(BundleError, match=r"names the outputs logits, embedding; the .* has"):
+        open_runner(more, backend, "int8")
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("tflite", "int8"), ("onnx", "int8"), ("onnx", "fp16")])

@@ -126,6 +126,28 @@ def test_a_single_value_that_is_no_number_is_refused_though_a_share_may_be_beyon
         replay(bundle, Broken(), *INT8)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("times", "passes"), [(3.9, True), (4.1, False)])
+def test_of_a_share_the_others_keep_four_times_the_tolerance(times: float, passes: bool) -> None:
+    bundle = Bundle.open(BUNDLES / "face-320")
+    golden, whole = bundle.manifest.golden, open_runner(bundle, *INT8)
+    with np.load(bundle.folder / golden.file) as arrays:
+        rows = iter(arrays["tflite.int8.score_8"])
+
+    class Off:
+        def infer(self, pixels: Any) -> dict[str, Any]:
+            heads = whole.infer(pixels)
+            heads["score_8"].flat[0] = (
+                next(rows).flat[0] + times * golden.tolerance_steps * golden.step["score_8"]
+            )
+            return heads
+
+    if passes:
+        replay(bundle, Off(), *INT8)  # type: ignore[arg-type]
+    else:
+        with pytest.raises(CheckFailed, match="for 99% of the values"):
+            replay(bundle, Off(), *INT8)  # type: ignore[arg-type]
+
+
 def test_what_keeps_the_usual_tolerance_and_what_is_beyond_all_of_them_are_held_to_it() -> None:
     usual = Bundle.open(BUNDLES / "cifar10-base").manifest.golden.tolerance_steps
     for needed in (0.9 * usual, LARGEST_STEPS + 1):
