@@ -25,6 +25,8 @@ def read_image(path: Path) -> Image:
     """
     import cv2
 
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise SourceError(f"{path} cannot be read: it is no file.")
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:

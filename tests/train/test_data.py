@@ -176,6 +176,14 @@ def test_corrupt_pictures_are_counted_and_named(tmp_path: Path) -> None:
     assert skipped[0].take(np.arange(2), "").notes == skipped[0].notes
 
 
+def test_a_pipe_that_is_named_like_a_picture_does_not_hang(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "cat", 3)
+    write_pictures(tmp_path / "dog", 3)
+    os.mkfifo(tmp_path / "cat" / "z.jpg")
+    with pytest.raises(InputError, match=r"1 of \d pictures .*z\.jpg cannot be read: it is no file"):
+        load(str(tmp_path), "train")
+
+
 def test_classes_without_a_picture_are_noted(tmp_path: Path) -> None:
     for split in ("train", "test"):
         write_pictures(tmp_path / split / "a", 3)
