@@ -189,12 +189,12 @@ def check_fields(recipe: Any, rules: Rules) -> None:
             raise InputError(f"Recipe {recipe.name}: {name} must be {rule}, got {value!r}.{near}")
 
 
-_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
 
 
 def _is_a(kind: type, value: Any) -> bool:
     if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
@@ -205,8 +205,11 @@ def meant(word: str, known: Iterable[str]) -> str:
 
 
 def at_least(least: float) -> Rule:
-    """A finite number from `least` on."""
-    return lambda value: least <= value < math.inf, f"at least {least}"
+    """A number from `least` on."""
+    return lambda value: value >= least, f"at least {least}"
+
+
+ABOVE_ZERO: Rule = (lambda value: value > 0, "above 0")
 
 
 _ONE_OF = "one of "
@@ -235,7 +238,7 @@ _RULES: Rules = {
     "height": at_least(1),
     "width": at_least(1),
     "batch_size": at_least(1),
-    "learning_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
+    "learning_rate": ABOVE_ZERO,
     "warmup_epochs": at_least(0),
     "schedule": one_of(SCHEDULES),
     "optimiser": one_of(OPTIMISERS),
@@ -255,12 +258,12 @@ _RULES: Rules = {
     "blur": share(),
     "precision": one_of(PRECISIONS),
     "l2": at_least(0),
-    "norm_bias_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
-    "head_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
+    "norm_bias_rate": ABOVE_ZERO,
+    "head_rate": ABOVE_ZERO,
     "teacher_step": at_least(1),
     "teacher_precision": one_of(PRECISIONS),
     "teacher_share": (lambda part: 0 <= part <= 1, "from 0 to 1"),
-    "temperature": (lambda value: 0 < value < math.inf, "above 0"),
+    "temperature": ABOVE_ZERO,
     "hold_out": at_least(0),
     "seed": (lambda seed: 0 <= seed < 2**32, "at least 0 and below 2**32"),
 }

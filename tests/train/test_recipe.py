@@ -114,6 +114,8 @@ def test_a_recipe_may_lie_anywhere(tmp_path: Path) -> None:
         ("flip='false'", "flip must be true or false, got 'false'"),
         ("seed=True", "seed must be a whole number, got True"),
         ("model=print", "model must be text, got <built-in"),
+        ("learning_rate=float('inf')", "learning_rate must be a finite number, got inf"),
+        ("l2=float('nan')", "l2 must be a finite number, got nan"),
     ],
 )
 def test_a_field_of_another_type_is_refused(tmp_path: Path, field: str, words: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from edge.bundle import InputSpec
 from train.choices import PRECISIONS
-from train.recipe import RECIPE_NAME, AnyRecipe, Rules, at_least, check_fields, one_of, share
+from train.recipe import ABOVE_ZERO, RECIPE_NAME, AnyRecipe, Rules, at_least, check_fields, one_of, share
 
 
 @dataclass(frozen=True)
@@ -102,11 +101,11 @@ _RULES: Rules = {
     "height": _multiple_of_32(),
     "width": _multiple_of_32(),
     "batch_size": at_least(1),
-    "learning_rate": (lambda rate: 0 < rate < math.inf, "above 0"),
+    "learning_rate": ABOVE_ZERO,
     "warmup_epochs": at_least(0),
     "weight_decay": at_least(0),
-    "smallest_crop": (lambda part: 0 < part < math.inf, "above 0"),
-    "largest_crop": (lambda part: 0 < part < math.inf, "above 0"),
+    "smallest_crop": ABOVE_ZERO,
+    "largest_crop": ABOVE_ZERO,
     "mosaic": share(),
     "rotate": share(),
     "rotate_deg": at_least(0),

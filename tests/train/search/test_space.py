@@ -203,7 +203,7 @@ def test_ranges_and_choices_from_the_command_line() -> None:
         ("learning_rate=0..1", "learning_rate must be above 0, got 0.0"),
         ("weight_decay=0..1", "drawn by its logarithm, so from above 0"),
         ("learning_rate=1..0.1", "the first must be below the second"),
-        ("learning_rate=a..b", "learning_rate takes a number, got 'a'"),
+        ("learning_rate=a..b", "learning_rate takes a finite number, got 'a'"),
         ("momentum=0.5..1", "momentum must be at least 0 and below 1, got 1.0"),
         ("optimiser=sgd,adamm", "Did you mean adam"),
         ("optimiser=adam", "expected optimiser=VALUE,VALUE"),
