@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.measure import Measurement
 from rich.progress import Progress
 from rich.table import Table
 
@@ -22,16 +21,13 @@ from calibration.samples import Samples, preprocessing, read_samples
 from calibration.sensitivity import layer_rows
 from calibration.settings import Settings
 from edge.bundle import InputSpec
-from edge.console import open_console
+from edge.console import open_console, print_whole
 from edge.errors import InputError, SightlineError
 from edge.files import check_options, write_text
 from train.card import card_if_any
 from train.detection.data import is_boxed
 from train.detection.evaluate import resized
 from train.weights import in_float32, load_network
-
-WIDEST = 400
-"""Columns that a table may take where the terminal has fewer."""
 
 
 @click.command()
@@ -70,18 +66,11 @@ def main(model: Path, data: str, choices: Choices, out: Path | None, hurts: Path
         covered = coverage(graph, plan, samples.held_out) if samples.held_out is not None else {}
     except SightlineError as error:
         raise click.UsageError(str(error)) from error
-    _print(_table(plan.prepared(graph, "tflite"), plan, covered))
+    print_whole(_table(plan.prepared(graph, "tflite"), plan, covered))
     if rows:
-        _print(_harm(rows))
+        print_whole(_harm(rows))
     for doubt in doubts(samples, covered):
         click.echo(f"Doubt: {doubt}", err=True)
-
-
-def _print(table: Table) -> None:
-    """In a narrow terminal lines break; no figure is cut."""
-    console = open_console()
-    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-    open_console(width=max(console.width, needed)).print(table)
 
 
 def _own_input(network: Any, data: str) -> InputSpec:

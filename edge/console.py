@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+
+WIDEST = 400
+"""Columns that a table may take where the terminal has fewer."""
 
 
 def open_console(piped_width: int | None = None, **options: Any) -> Console:
@@ -26,6 +30,15 @@ def open_console(piped_width: int | None = None, **options: Any) -> Console:
     if piped_width is not None and not sys.stdout.isatty():
         options["width"] = piped_width
     return Console(markup=False, emoji=False, **options)
+
+
+def print_whole(table: Table) -> None:
+    """In a narrow terminal lines break; no figure is cut."""
+    from rich.measure import Measurement
+
+    console = open_console()
+    needed = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    open_console(width=max(console.width, needed)).print(table)
 
 
 def leave_terminal() -> None:

@@ -14,7 +14,7 @@ from rich import box
 from rich.table import Table
 
 from edge.bundle import InputSpec
-from edge.console import open_console
+from edge.console import open_console, print_whole
 from edge.errors import InputError
 from edge.files import check_could_write, write_text
 from train.commands import DATA_HELP
@@ -67,8 +67,8 @@ def baselines(
             found.append({"on": seen, "dimensions": train.shape[1]} | result.as_json())
             table.add_row(f"{seen}, {train.shape[1]:,}", *_cells(result))
         table.add_section()
+    print_whole(table)
     console = open_console(140)
-    console.print(table)
     console.print(f"{len(pair[0]):,} training images, {len(pair[1]):,} test images.", highlight=False)
     if any(row["edge"] for row in found):
         console.print("* the first or the last of the values tried: a better one may lie beyond.")
@@ -174,8 +174,8 @@ def _show_ensemble(members: list[Member], together: Member) -> None:
         table.add_column(heading, no_wrap=True, justify="left" if heading == "model" else "right")
     for member in (*members, together):
         table.add_row(member.name, *_accuracy(member.top1))
+    print_whole(table)
     console = open_console(140)
-    console.print(table)
     best = max(members, key=lambda member: member.top1.right)
     gained, lost = together.against(best)
     console.print(

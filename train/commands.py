@@ -11,7 +11,7 @@ import click
 from rich import box
 from rich.table import Table
 
-from edge.console import open_console
+from edge.console import open_console, print_whole
 from edge.errors import InputError
 from edge.native import stderr_held_back
 from edge.tables import resolve
@@ -149,9 +149,8 @@ def sanity(recipe: str, assignments: tuple[str, ...], data: str | None, quick: b
     lesson = resolve(chosen.lesson).of(chosen, source, Path())
     with stderr_held_back():
         seen = checks.quick(lesson) if quick else checks.full(lesson)
-    console = open_console(140)
-    for table in (_activation_table(seen), _finding_table(seen)):
-        console.print(table)
+    print_whole(_activation_table(seen))
+    open_console(140).print(_finding_table(seen))
     seen.require()
 
 
@@ -169,8 +168,8 @@ def describe(model: Path, floor: bool) -> None:
     from train.weights import load_keras
 
     description = description_of(load_keras(model))
+    print_whole(_layer_table(description))
     console = open_console(140)
-    console.print(_layer_table(description))
     console.print(
         f"{description.parameters:,} parameters, {description.trainable:,} of them trainable; "
         f"{description.macs:,} MACs for one picture.",

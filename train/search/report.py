@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from edge.console import open_console
+from edge.console import open_console, print_whole
 from edge.files import write_text
 from train.card import this_machine
 from train.evaluate import Top1
@@ -51,8 +51,8 @@ class Progress:
 
 def report(found: Found, folder: Path, objective: Objective, command: tuple[list[str], list[str]]) -> None:
     """Print and write everything that was found. `command` trains the recipe: what stands before and after values."""
+    print_whole(_table(found))
     console = open_console(140)
-    console.print(_table(found))
     lines = [*_verdict(found, objective), *_warnings(found)]
     line = shlex.join([*command[0], *assignments(found.best.values), *command[1]])
     for text in (*lines, f"Train it with: {line}"):
