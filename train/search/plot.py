@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from edge.errors import InputError
 from edge.files import whole_file
@@ -18,6 +19,9 @@ GREY, BLUE, ORANGE, GREEN = "#8a8a8a", "#0072b2", "#d55e00", "#009e73"
 """All but the grey are Okabe and Ito's, which colour-blind readers can tell apart."""
 
 COLUMNS = 3
+
+FEW_DECADES, LONG = 300, 30
+"""Up to that ratio of its ends a logarithmic axis has plain numbers; names of more characters in all are turned."""
 
 FROM_ONE_TICKS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 
@@ -37,8 +41,14 @@ def plot(path: Path, found: Found) -> None:
         _panel(axes, found, name)
     for axes in grid.flat[len(names) :]:
         axes.set_visible(False)
-    handles, labels = grid.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    grid.flat[0].set_ylim(top=min(grid.flat[0].get_ylim()[1], _measure(found)[1]))  # of all, which share it
+    shown = [axes.get_legend_handles_labels() for axes in grid.flat]
+    legend = {
+        label: handle for handles, labels in shown for handle, label in zip(handles, labels, strict=True)
+    }
+    figure.legend(
+        legend.values(), legend.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize=9
+    )
     figure.suptitle(f"{found.plan.recipe.name}: {len(found.trials)} trials", fontsize=11)
     try:
         with whole_file(path) as temporary:
@@ -52,20 +62,21 @@ def plot(path: Path, found: Found) -> None:
 def _panel(axes: Any, found: Found, name: str) -> None:
     part = found.plan.space[name]
     if isinstance(part, Choice):
-        positions = {value: index for index, value in enumerate(part.values)}
-        axes.set_xticks(range(len(positions)), [str(value).rpartition(":")[2] for value in positions])
-        axes.set_xlim(-0.5, len(positions) - 0.5)
+        names = [word.rpartition(":")[2] for word in str(part).split(",")]
+        turned = {"rotation": 20, "ha": "right"} if len("".join(names)) > LONG else {}
+        axes.set_xticks(range(len(names)), names, **turned)
+        axes.set_xlim(-0.5, len(names) - 0.5)
     else:
         _scale(axes, part, found.around[name])
     for stage, color, marker in ((COARSE, GREY, "o"), (FINE, BLUE, "o")):
         trials = [trial for trial in done(found.trials, stage) if not trial.own]
         epochs = (found.plan.coarse if stage == COARSE else found.plan.fine).epochs
-        label = f"{stage}, {epochs} epochs"
+        label = f"{stage}, {epochs} epoch{'s' * (epochs > 1)}"
         axes.scatter(
             [_x(part, trial, name) for trial in trials],
             [trial.validation for trial in trials],
             s=26, marker=marker, label=label, color=color,
-            facecolors="none" if stage == COARSE else color,
+            facecolors="none" if stage == COARSE else color, clip_on=False,
         )  # fmt: skip
     _cut(axes, found, name)
     _best(axes, found, name)
@@ -74,15 +85,21 @@ def _panel(axes: Any, found: Found, name: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_subplotspec().is_first_col():
-        axes.set_ylabel(_measure(found))
+        axes.set_ylabel(_measure(found)[0])
 
 
 def _scale(axes: Any, part: Range, around: Range | Choice) -> None:
     if part.scale == "log":
         axes.set_xscale("log")
+        if part.high < FEW_DECADES * part.low:
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
     elif part.scale == "from one":
         axes.set_xscale("function", functions=(_from_one, lambda x: 1 - 10.0**-x))
         axes.set_xticks([tick for tick in FROM_ONE_TICKS if part.low <= tick <= part.high])
+    elif part.whole:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if isinstance(around, Range):
         axes.axvspan(
             around.low, around.high, color=BLUE, alpha=0.07, linewidth=0, label="where fine was drawn"
@@ -110,8 +127,9 @@ def _best(axes: Any, found: Found, name: str) -> None:
     if not found.best.own:
         x, y = _x(found.plan.space[name], found.best, name), found.best.validation
         axes.scatter(
-            [x], [y], marker="*", s=190, color=ORANGE, edgecolors="white", linewidths=0.8, label="best"
-        )
+            [x], [y], marker="*", s=190, color=ORANGE, edgecolors="white", linewidths=0.8, label="best",
+            clip_on=False,
+        )  # fmt: skip
 
 
 def _x(part: Range | Choice, trial: Trial, name: str) -> Any:
@@ -124,5 +142,8 @@ def _from_one(x: Any) -> Any:
     return -np.log10(np.maximum(1 - np.asarray(x, float), 1e-9))
 
 
-def _measure(found: Found) -> str:
-    return "AP50 of the val split" if found.plan.recipe.data == "faces" else "top-1 of the images held out, %"
+def _measure(found: Found) -> tuple[str, float]:
+    """In words, and the most that there can be of it."""
+    if found.plan.recipe.data == "faces":
+        return "AP50 of the val split", 1.0
+    return "top-1 of the images held out, %", 100.0

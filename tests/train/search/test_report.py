@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from train.card import DataCard
 from train.recipe import Recipe
@@ -101,6 +103,51 @@ def test_a_detectors_measure_has_no_interval_here(tmp_path: Path, capsys: pytest
     best = replace(trial("fine-000", 0.905), metric="validation_ap50")
     text = said(tmp_path, capsys, trial("coarse-000", 0.8), best, own=0.85, held_out=None)
     assert "Best: fine-000, 0.9050 of the val split; the recipe's own values: 0.8500." in text
+
+
+def test_no_figure_is_cut_where_many_fields_are_searched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {
+        "dropout": 0.25,
+        "label_smoothing": 0.125,
+        "warmup_epochs": 1.5,
+        "norm_bias_rate": 64.0,
+        "patch": 0.375,
+    }
+    for name in more:
+        monkeypatch.setitem(SPACE, name, space_of(RECIPE, [name])[name])
+    text = said(tmp_path, capsys, trial("coarse-000", 80.0, **more), trial("fine-000", 95.0, **more))
+    row = next(line for line in text.splitlines() if line.startswith("  fine-000"))
+    assert (
+        " ".join(row.split()) == "fine-000 * 3 95.00 % 1.000 0.03 0.01 0.9 gelu 0.25 0.125 1.5 64 0.375 2.0"
+    )
+
+
+def test_the_picture_ends_at_100_per_cent_and_its_words_do_not_run_into_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k)))
+    monkeypatch.setitem(SPACE, "batch_size", space_of(RECIPE, ["batch_size"])["batch_size"])
+    monkeypatch.setitem(SPACE, "model", Choice(tuple(f"m:{name}_of_some_length" for name in "abc")))
+    chosen = {"batch_size": 64, "model": "m:a_of_some_length"}
+    said(tmp_path, capsys, trial("coarse-000", 99.0, **chosen), trial("fine-000", 100.0, **chosen))
+    (figure,) = drawn
+    assert figure.axes[0].get_ylim()[1] == 100
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == [
+        "where fine was drawn",
+        "coarse, 1 epoch",
+    ]
+    for axes in figure.axes:
+        boxes = [
+            label.get_window_extent() for label in axes.get_xticklabels(which="both") if label.get_text()
+        ]
+        upright = [box for box in boxes if box.height < 40]
+        assert not any(
+            one.overlaps(other) for one, other in pairwise(sorted(upright, key=lambda box: box.x0))
+        )
 
 
 def test_brackets_in_users_texts_are_printed_as_they_are(
