@@ -12,7 +12,7 @@ from rich.console import Console
 
 from edge.console import open_console
 from edge.errors import InputError
-from edge.files import check_writable, sha256
+from edge.files import alone_with, check_writable, sha256
 from edge.machine import read_text
 from edge.tables import resolve
 from train.backend import import_keras
@@ -75,10 +75,14 @@ class Job:
         What can go wrong early does: data, output folder and network are tried before the training.
 
         Raises:
-            InputError: data, recipe, checkpoint or output folder are wrong, or another training's checkpoint
-                would be overwritten.
+            InputError: data, recipe, checkpoint or output folder are wrong, another training's checkpoint would be
+                overwritten, or another one is under way there.
             CheckFailed: a check before the training failed, or it diverged.
         """
+        with alone_with(self.model_path):
+            return self._run()
+
+    def _run(self) -> Card:
         check_writable(self.out, "--out")
         if self.checkpoint.is_file() and not self.resume:
             raise InputError(

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 
-from edge.files import sha256
+from edge.files import alone_with, sha256
 from train.card import read_card, weights_sha256
 from train.data import load
 from train.watch import Watch
@@ -107,6 +107,13 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, started: Callable[..., sub
     assert "Traceback" not in err
     assert out == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_a_second_training_of_the_same_model_is_refused(tmp_path: Path, command: Callable[..., Any]) -> None:
+    with alone_with(tmp_path / "lenet-digits.keras"):
+        ended = command("train", *SHORT, "--out", tmp_path)
+    assert ended.code == 2
+    assert f"{tmp_path / 'lenet-digits.keras'} is in use by another Sightline" in ended.err
 
 
 def test_ctrl_c_leaves_the_checkpoint_and_says_how_to_go_on(
