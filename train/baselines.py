@@ -135,7 +135,7 @@ class Result:
 
     Attributes:
         kind: its name; chosen: knob and value, "" where there is none.
-        edge: whether the best value was the first or last that was tried, so that a better may lie beyond.
+        edge: whether the best value was the first or last that was tried, and a better may lie beyond.
         top1: on the test split; fit_s: seconds of the last fit, on all training images, choosing apart.
         predict_s: seconds for the whole test split.
     """
@@ -177,7 +177,10 @@ def compare(
     right = int((model.predict(test[0]) == test[1]).sum())
     seconds = fitted - begun, time.monotonic() - fitted
     chosen = f"{kind.knob} = {values[best]:g}" if kind.knob else ""
-    at_edge = len(values) > 1 and best in (0, len(values) - 1)
+    ends = (
+        (0, len(values) - 1) if kind.knob != "k" else (len(values) - 1,)
+    )  # fewer neighbours than one are none
+    at_edge = len(values) > 1 and best in ends
     return Result(name, chosen, at_edge, Top1(right, len(test[1])), *seconds)
 
 
