@@ -59,7 +59,7 @@ def hints(history: History) -> list[Hint]:
     """
     loss = _curve(history, "loss")
     if len(loss) < FEWEST_EPOCHS:
-        few = f"{len(loss)} epochs with a loss"
+        few = f"{len(loss)} epoch{'s' * (len(loss) != 1)} with a loss"
         return [Hint(f"Too short to tell: {few}, at least {FEWEST_EPOCHS} are needed.", "Train for longer.")]
     if not_learning := _flat(loss):
         return [not_learning]  # The other rules measure in shares of a fall that there is not.

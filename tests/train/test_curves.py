@@ -93,6 +93,7 @@ def test_nothing_held_out_and_too_short() -> None:
     bare = [{"epoch": i + 1, "loss": value} for i, value in enumerate(FADING)]
     assert [hint.sign for hint in hints(bare)] == ["No pictures were held out."]
     assert hints(bare[:3])[0].sign.startswith("Too short to tell: 3 epochs")
+    assert hints(bare[:1])[0].sign.startswith("Too short to tell: 1 epoch with")
     assert hints([])[0].sign.startswith("Too short to tell: 0 epochs")
 
 
