@@ -24,6 +24,9 @@ NUMBERED = 25
 NAMED = 100
 """Classes up to which every row is named; of more, every second, third and so on."""
 
+LEVEL = 3
+"""Characters up to which a column's name stands upright."""
+
 MISTAKE_COLUMNS = 6
 
 TRAINING, VALIDATION = COLORS[1], COLORS[2]
@@ -40,6 +43,7 @@ def curves(name: str, history: History, said: Sequence[Hint]) -> bytes:
     for axes, title in ((left, "loss"), (right, "top-1, %")):
         _bare(axes, title)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     if right.lines:
         right.legend(frameon=False, fontsize=9)
     figure.suptitle(name, x=0.01, ha="left", fontsize=12, parse_math=False)
@@ -80,7 +84,8 @@ def matrix(name: str, counts: Counts, labels: Sequence[str]) -> bytes:
     )
     step = -(-size // NAMED)
     shown, font = range(0, size, step), 9 if size <= NUMBERED else 5.5
-    for axis, turn in ((axes.xaxis, 90), (axes.yaxis, 0)):
+    turned = 90 if max(map(len, labels)) > LEVEL else 0
+    for axis, turn in ((axes.xaxis, turned), (axes.yaxis, 0)):
         names = [_short(labels[index]) for index in shown]
         axis.set_ticks(list(shown), names, fontsize=font, rotation=turn, parse_math=False)
     if size <= NUMBERED:

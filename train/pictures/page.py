@@ -15,16 +15,13 @@ import numpy as np
 from edge.profiling.page_plots import Plot, Scale, bar_row, legend, table
 from edge.profiling.page_style import STYLE, document
 from train.curves import FEWEST_EPOCHS, History, hints
-from train.pictures.draw import shades
+from train.pictures.draw import LEVEL, shades
 from train.pictures.evidence import Drawn, Evidence, Sheet
 from train.pictures.mistakes import ClassAccuracy, Counts, Mistake, by_class, pairs
 from train.pictures.raster import matrix_sheet, png, thumbnail
 
 TABLE_CLASSES = 20
 """Classes up to which the matrix is a table with numbers; beyond it is a picture."""
-
-LEVEL = 3
-"""Characters up to which a column's name stands upright."""
 
 OPEN_CLASSES = 25
 """So many of the worst classes are shown at once; the others unfold."""

@@ -15,6 +15,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from edge.bundle import InputSpec
 from edge.errors import InputError
@@ -24,6 +25,7 @@ from train.curves import History
 from train.data import LabelledImages
 from train.ensemble import Member
 from train.job import Job
+from train.pictures import draw
 from train.pictures.evidence import Drawn, Evidence
 from train.pictures.mistakes import confusion, worst
 from train.pictures.page import page as page_of
@@ -195,6 +197,15 @@ def test_a_short_history_is_a_table(epochs: int, tmp_path: Path) -> None:
     page = checked(tmp_path / "out.html")
     assert "Too short to tell" in page.text
     assert "validation_top1" in page.text
+
+
+def test_epochs_are_whole_numbers_below_the_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), save(self, *a, **k)))
+    for epochs in (1, 3):
+        draw.curves("name", [{"epoch": 1 + n, "loss": 1.0, "accuracy": 0.5} for n in range(epochs)], [])
+    assert all(tick == int(tick) for figure in drawn for axes in figure.axes for tick in axes.get_xticks())
 
 
 def test_what_fails_half_way_leaves_the_old_report_whole(
