@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -207,10 +208,12 @@ def _two(targets: tuple[str, ...], options: Mapping[str, Any]) -> tuple[StreamSe
 def _in_turn(
     both: tuple[StreamSettings, StreamSettings], plan: Wanted, rounds: int, report: Path | None
 ) -> None:
+    files = [report.with_stem(f"{report.stem}-{letter}") for letter in "ab"] if report else []
+    for file, settings in product(files, both):
+        check_options(settings.source, json=file)
     found = profile_in_turn(both, plan, rounds)
-    if report:
-        for one, letter in zip(found, "ab", strict=True):
-            write_report(report.with_name(f"{report.stem}-{letter}{report.suffix}"), one.report)
+    for file, one in zip(files, found, strict=False):
+        write_report(file, one.report)
     a, b = (one.run.timings for one in found)
     print_comparison(compare_timings(a, b))
 

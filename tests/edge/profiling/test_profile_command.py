@@ -211,6 +211,17 @@ def test_an_output_in_the_place_of_the_source_or_of_another_is_refused_before_an
     assert f"--trace: {both} is that of '--json', too" in ended.err
 
 
+def test_two_in_turn_are_not_run_for_a_file_that_cannot_be_written(
+    command: Callable[..., Any], colour_bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run-b.json").mkdir()
+    turns = ("profile", colour_bundle, colour_bundle, "--source", SOURCE, "--interleave", 2, "--frames", 200)
+    ended = command(*turns, "--json", tmp_path / "run.json")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"Cannot write {tmp_path / 'run-b.json'}: it is a folder" in ended.err
+    assert not (tmp_path / "run-a.json").exists(), "nothing ran"
+
+
 def test_a_prediction_refuses_what_needs_a_run(command: Callable[..., Any], tmp_path: Path) -> None:
     ended = command("profile", "cifar10-nano", "--predict", "orin-nano", "--html", tmp_path / "p.html")
     assert (ended.code, ended.out) == (2, "")
