@@ -191,11 +191,16 @@ class VideoOfEach:
             raise InputError(self._refused[frame.camera])
         self._sinks[frame.camera].write(frame, result)
 
+    @property
+    def lost(self) -> int:
+        """Frames that the encoders were too slow for, of all cameras."""
+        return sum(sink.left_out for sink in [*self._sinks.values()])
+
     def close(self) -> None:
         """Finish all files, even when one of them cannot be."""
         with ExitStack() as closing:
-            while self._sinks:
-                closing.callback(self._sinks.popitem()[1].close)
+            for sink in self._sinks.values():
+                closing.callback(sink.close)
 
 
 def prepare(sinks: Sequence[tuple[str, Sink]], settings: StreamSettings) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import time
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from edge.results import Classification, Faces, FrameResult
 from edge.sinks.jsonl import JsonlSink
 from edge.sinks.overlay import ACCENT, draw
 from edge.sinks.pending import PendingFile
+from edge.sinks.shared import health_of
 from edge.sinks.terminal import TerminalSink
 from edge.sinks.video import VideoSink
 from edge.sources import open_source
+from edge.wiring import VideoOfEach
 
 CAT_ALONE = Classification(np.array([0.25, 0.75], np.float32), 1, "cat")
 CAT = FrameResult({"pets": CAT_ALONE})
@@ -264,6 +267,21 @@ def test_live_video_leaves_frames_out_and_counts_them(tmp_path: Path) -> None:
     sink.close()
     assert sink.left_out > 0
     assert len(decoded(path)) == 60 - sink.left_out
+
+
+def test_what_videos_of_several_cameras_leave_out_is_what_their_sink_has_lost(tmp_path: Path) -> None:
+    videos, frame = VideoOfEach(tmp_path / "out.mp4", ""), frame_of(0, 720, 1280)
+    for camera in ("door", "yard"):
+        videos.open(replace(INFO, camera=camera))
+    for index in range(60):
+        for frame.camera in ("door", "yard"):
+            frame.index = index
+            videos.write(frame, CAT)
+    videos.close()
+    lost = health_of(videos).lost
+    assert lost > 0, "no encoder is that fast"
+    files = [decoded(tmp_path / f"out-{camera}.mp4") for camera in ("door", "yard")]
+    assert sum(map(len, files)) == 120 - lost, "told after the end, too"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
