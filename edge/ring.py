@@ -103,7 +103,7 @@ class Ring:
             frame, self._filling = self._filling, None
             assert frame is not None, "publish follows acquire"
             self._captured += 1
-            if not self.lossless or self._closed:
+            if not self.lossless:
                 self._drop_ready("newer")
             if self._closed:
                 self._drop(frame, "ended")
