@@ -36,6 +36,8 @@ LONGEST = 8_192
 
 _LOW_LATENCY = {"flags": "low_delay", "fpsprobesize": "2", "analyzeduration": "100000"}
 """Not `fflags=nobuffer`: it throws away what was read to analyse the stream, and so the first key frame."""
+_NO_RATE = {"fpsprobesize": "0"}
+"""MJPEG states no rate, and each picture that FFmpeg would wait for to find one may take seconds."""
 _LIMITS = {"width": (16, 16_384), "height": (16, 16_384), "fps": (1, 1_000), "flip": (0, 7)}
 _V4L2_FORMATS = ("mjpeg", "yuyv422", "uyvy422", "nv12", "yuv420p", "h264")
 
@@ -109,7 +111,7 @@ def _network(cls: type[Address], uri: str, rest: str, decoder: Decoder) -> Addre
         )
         request = _gst_request(pipeline, {"camera": {"location": uri}})
         return cls(kind, masked(uri), "gstreamer", request, secrets=values_in(uri))
-    options = _LOW_LATENCY | ({"rtsp_transport": "tcp"} if kind == "rtsp" else {})
+    options = _LOW_LATENCY | ({"rtsp_transport": "tcp"} if kind == "rtsp" else _NO_RATE)
     request = {"address": uri, "format": None, "options": options, "driver_stamps": False}
     return cls(kind, masked(uri), "pyav", request, secrets=values_in(uri))
 

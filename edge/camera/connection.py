@@ -38,7 +38,8 @@ class Deadlines:
         connect_s: to answer; then the child gives up by itself.
         start_s: until it begins with the request: its interpreter and its libraries take half a second to start,
             and ten on a machine that is busy, where to kill it would mean to begin anew.
-        first_frame_s: from then to the first frame; then the child is killed.
+        first_frame_s: from then to the first frame; then the child is killed. So long a stream that states no
+            rate may be silent, too, before its first pictures have told one.
     """
 
     silence_s: float = 1.8
@@ -79,7 +80,7 @@ class Connection:
         self._address, self._request, self._interpreter = address, request, interpreter
         self._deadlines, self._status, self._keep_trying = deadlines, status, keep_trying
         self._lossless = bool(request["lossless"])
-        self._retries, self._pace = Retries(), Pace(deadlines.silence_s)
+        self._retries, self._pace = Retries(), Pace(deadlines.silence_s, deadlines.first_frame_s)
         self._child: DecoderProcess | None = None
         self._spare: DecoderProcess | None = None
         self._spare_asked_s: float | None = None

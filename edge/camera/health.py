@@ -110,14 +110,15 @@ class Pace:
     """How long a camera may be silent.
 
     The larger of `least_s` and five of its frame intervals, of the nominal ones and of those seen lately:
-    in the dark a camera of 30 frames a second may give three.
+    in the dark a camera of 30 frames a second may give three. `unknown_s` before any of them is known.
     """
 
     INTERVALS = 5
     SEEN = 10
+    LEAST_SEEN = 3  # the first pictures come at once: FFmpeg has waited for them to know the stream
 
-    def __init__(self, least_s: float) -> None:
-        self._least_s = least_s
+    def __init__(self, least_s: float, unknown_s: float) -> None:
+        self._least_s, self._unknown_s = least_s, unknown_s
         self._nominal_s = 0.0
         self._seen_s: deque[float] = deque(maxlen=self.SEEN)
         self._last: tuple[int, int] | None = None
@@ -138,5 +139,7 @@ class Pace:
     @property
     def silence_s(self) -> float:
         """What is allowed now."""
+        if not self._nominal_s and len(self._seen_s) < self.LEAST_SEEN:
+            return self._unknown_s
         seen_s = sorted(self._seen_s)[len(self._seen_s) // 2] if self._seen_s else 0.0
         return max(self._least_s, self.INTERVALS * max(self._nominal_s, seen_s))

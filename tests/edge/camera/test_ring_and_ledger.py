@@ -183,13 +183,22 @@ def test_ledger_is_exact_over_the_lives_of_children(lives: list[tuple[list[bool]
     [(25.0, 40, 1.8), (1.0, 1000, 5.0), (0.0, 40, 1.8), (30.0, 1000, 5.0), (0.0, 2000, 10.0)],
 )
 def test_silence_is_five_intervals_or_the_least(fps: float, interval_ms: int, silence_s: float) -> None:
-    pace = Pace(1.8)
+    pace = Pace(1.8, 12.0)
     pace.begin(fps)
     for number in range(1, 20):
         pace.frame(2 * number, 2 * number * interval_ms * 1_000_000)
     assert pace.silence_s == pytest.approx(silence_s)
     pace.begin(25.0)
     assert pace.silence_s == pytest.approx(1.8)
+
+
+def test_a_pace_that_nobody_states_is_known_from_three_intervals_on() -> None:
+    pace, found = Pace(1.8, 12.0), []
+    pace.begin(0.0)
+    for number, at_s in enumerate((4, 4, 6, 8, 10), 1):
+        pace.frame(number, at_s * 1_000_000_000)
+        found.append(pace.silence_s)
+    assert found == [12.0, 12.0, 12.0, 10.0, 10.0]
 
 
 @pytest.mark.parametrize(
