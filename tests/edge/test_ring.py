@@ -143,6 +143,9 @@ def test_closing_frees_a_waiting_producer_and_drops_what_waits() -> None:
     producer = produce(ring, frames=100)
     taken = ring.take(5)
     assert taken is not None
+    while ring.counts().captured < 3:
+        time.sleep(0.001)
+    time.sleep(0.05)  # now it waits
     ring.close()
     producer.join(5)
     assert not producer.is_alive()
