@@ -170,4 +170,5 @@ class CameraSource:
         why = "Look whether the camera is on, the address is right, and no firewall is between."
         if connection.last_error:
             why = f"Its last answer: {connection.last_error}."
-        return f"{shown} gave no picture within {self._connect_timeout_s:.0f} s. {why}"
+        within = "" if connection.ended else f" within {self._connect_timeout_s:.0f} s"
+        return f"{shown} gave no picture{within}. {why}"

@@ -23,6 +23,10 @@ _FULL_RANGE = 2
 _NO_TIMESTAMPS = 0x80
 """FFmpeg's numbers, of colour matrices, of the range of luma and of a format's flag."""
 
+_INDEX_LAST = (
+    "an MP4 from a server without byte ranges must begin with its index: ffmpeg -c copy -movflags +faststart"
+)
+
 _REMEMBERED = 64
 """Packets whose arrival is kept until their frame comes out of the decoder."""
 
@@ -54,14 +58,22 @@ def _decode(work: Work, request: Request, ring: RingWriter) -> None:
             for picture, capture_ns in _pictures(container, stream, request["driver_stamps"]):
                 _capture(picture, capture_ns, picture.time if has_clock else None, ring)
     except av.FFmpegError as error:
+        failed = _explained(error)
         if not is_connected and time.monotonic() >= late_s:  # of which FFmpeg says 'Invalid data', for RTSP
-            raise Failed(f"it did not answer within {request['connect_s']:g} s") from error
-        raise _explained(error) from error
+            failed = Failed(f"it did not answer within {request['connect_s']:g} s")
+        if request["lossless"] and not ring.captured and _may_lack_its_index(error):
+            failed = Failed(f"{failed} ({_INDEX_LAST})")
+        raise failed from error
 
 
 def _has_clock(container_format: av.ContainerFormat) -> bool:
     """Whether the stream bears timestamps; of JPEGs in a row (`mpjpeg`) FFmpeg makes them up, at 25 frames a second."""
     return not (container_format.flags & _NO_TIMESTAMPS or container_format.name.endswith("pipe"))
+
+
+def _may_lack_its_index(error: av.FFmpegError) -> bool:
+    """What FFmpeg says of a file that it cannot go back in, after it has read to its end or had no more time."""
+    return isinstance(error, (av.error.InvalidDataError, av.error.ExitError)) or error.errno == errno.EIO
 
 
 def _explained(error: av.FFmpegError) -> Failed:

@@ -22,6 +22,9 @@ class RingWriter:
         parent: the socket over which a new ring is sent.
         ready_read, ready_write, free_read: the ends of the two pipes that do not block.
         lossless: wait for a free slot instead of taking a frame back that nobody has read.
+
+    Attributes:
+        captured: frames so far.
     """
 
     def __init__(
@@ -32,7 +35,7 @@ class RingWriter:
         self._ready_read, self._ready_write, self._free_read = ready_read, ready_write, free_read
         self._layout: Layout | None = None
         self._memory: mmap.mmap | None = None
-        self._generation = self._captured = 0
+        self._generation = self.captured = 0
         self._writing: int | None = None
         self._free: list[int] = []
 
@@ -51,11 +54,11 @@ class RingWriter:
         slot, self._writing = self._writing, None
         assert self._memory is not None, "slot_for comes first"
         assert slot is not None, "slot_for comes first"
-        self._captured += 1
-        link.write_count(self._memory, self._captured)
+        self.captured += 1
+        link.write_count(self._memory, self.captured)
         if not self.lossless:
             self._take_back()
-        token = link.Token(self._generation, slot, self._captured, capture_ns, decode_ns, media_ns)
+        token = link.Token(self._generation, slot, self.captured, capture_ns, decode_ns, media_ns)
         link.put_token(self._ready_write, token)
 
     def _renew(self, layout: Layout) -> None:
@@ -68,7 +71,7 @@ class RingWriter:
             os.ftruncate(descriptor, size)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
             memory = mmap.mmap(descriptor, size)
-            link.write_count(memory, self._captured)
+            link.write_count(memory, self.captured)
             self._generation += 1
             message = {"is": "ring", "generation": self._generation, "layout": layout._asdict()}
             link.send(self._parent, message, (descriptor,))

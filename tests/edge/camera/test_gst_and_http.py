@@ -28,6 +28,7 @@ from edge.errors import SourceError, SourceRefused
 from edge.feeder import Feeder
 from edge.frame import Frame
 from edge.pipeline import Limits, Pipeline
+from edge.pixels import Image
 from edge.sources import open_source
 
 RED = "gst://videotestsrc is-live=true pattern=red ! video/x-raw,format={},width={},height={},framerate=30/1"
@@ -322,13 +323,13 @@ def test_a_server_that_takes_the_connection_and_says_nothing(scheme: str) -> Non
             camera.open()
 
 
-def write_clip(path: Path, frames: int) -> bytes:
-    """A clip whose brightness tells the frame's index."""
-    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+def write_clip(path: Path, pictures: list[Image], **options: str) -> bytes:
+    """A clip of pictures of one size."""
+    with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream("libx264", rate=Fraction(25))
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for index in range(frames):
-            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 40 + 4 * index, np.uint8), "rgb24")
+        stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "yuv420p"
+        for index, pixels in enumerate(pictures):
+            picture = av.VideoFrame.from_ndarray(pixels, "rgb24")
             picture.pts = index
             container.mux(stream.encode(picture))
         container.mux(stream.encode(None))
@@ -336,7 +337,8 @@ def write_clip(path: Path, frames: int) -> bytes:
 
 
 def test_file_over_http_is_read_frame_by_frame_to_its_end(mjpeg: MjpegServer, tmp_path: Path) -> None:
-    mjpeg.clip = write_clip(tmp_path / "clip.mp4", 40)
+    plain = [np.full((48, 64, 3), 40 + 4 * index, np.uint8) for index in range(40)]
+    mjpeg.clip = write_clip(tmp_path / "clip.mp4", plain, movflags="faststart")
     source, frame = open_source(mjpeg.uri("/clip.mp4")), Frame()
     info = source.open()
     assert (info.capture_clock, info.frames) == ("file", 0), "it has an end, and does not say when"
@@ -345,6 +347,17 @@ def test_file_over_http_is_read_frame_by_frame_to_its_end(mjpeg: MjpegServer, tm
         brightness.append(int(frame.pixels.mean()))
     source.close()
     np.testing.assert_allclose(brightness, [40 + 4 * index for index in range(40)], atol=3)
+
+
+def test_a_file_that_begins_without_its_index_needs_a_server_with_byte_ranges(
+    mjpeg: MjpegServer, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 480, 640, 3), np.uint8)  # more than FFmpeg keeps
+    mjpeg.clip = write_clip(tmp_path / "clip.mp4", list(noise))
+    with pytest.raises(SourceError) as raised:
+        open_source(mjpeg.uri("/clip.mp4")).open()
+    assert "gave no picture. Its last answer: " in str(raised.value), "not that it waited"
+    assert "an MP4 from a server without byte ranges must begin with its index" in str(raised.value)
 
 
 def test_stop_ends_open_and_read_for_good(mjpeg: MjpegServer) -> None:
