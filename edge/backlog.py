@@ -7,6 +7,7 @@ quickly as one can, arrival minus timestamp is the least, and what another one h
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,15 +74,16 @@ class Backlog:
 
     def restart(self) -> None:
         """The source was opened anew: what was learnt of its timestamps does not hold; counts stay."""
-        self._least_ns: float | None = None  # arrival minus timestamp of a frame that did not wait
+        self._least_ns = math.inf  # arrival minus timestamp of a frame that did not wait; infinite before any
         self._media_ns = self._arrival_ns = 0
         self._since_ns: int | None = None  # when the present backlog was found
         self.drift_ms = 0.0
 
     def observe(self, media_ns: int, arrival_ns: int) -> Verdict:
         """Judge the next frame, from its own timestamp and the monotonic time of its arrival."""
-        if self._least_ns is None or self._jumped(media_ns, arrival_ns):
-            self._begin(media_ns, arrival_ns)
+        if self._least_ns < math.inf and self._jumped(media_ns, arrival_ns):
+            self._jumps += 1
+            self._least_ns = math.inf
         waited_ns = self._waited(media_ns, arrival_ns)
         self._media_ns, self._arrival_ns = media_ns, arrival_ns
         self.drift_ms = waited_ns / 1e6
@@ -98,18 +100,10 @@ class Backlog:
     def _jumped(self, media_ns: int, arrival_ns: int) -> bool:
         """The timestamps went back, or leapt ahead of the clock; a late arrival alone is no jump."""
         step_ns, took_ns = media_ns - self._media_ns, arrival_ns - self._arrival_ns
-        jumped = step_ns < 0 or step_ns - took_ns > JUMP_NS
-        self._jumps += jumped
-        return jumped
-
-    def _begin(self, media_ns: int, arrival_ns: int) -> None:
-        self._least_ns = float(arrival_ns - media_ns)
-        self._since_ns = None
-        self._media_ns, self._arrival_ns = media_ns, arrival_ns
+        return step_ns < 0 or step_ns - took_ns > JUMP_NS
 
     def _waited(self, media_ns: int, arrival_ns: int) -> float:
         """How much longer it took than the quickest; the mark rises by what a slow clock may lose."""
-        assert self._least_ns is not None, "begun"
         offset_ns = float(arrival_ns - media_ns)
         risen_ns = self._least_ns + (arrival_ns - self._arrival_ns) * self._options.skew_ppm * 1e-6
         self._least_ns = min(risen_ns, offset_ns)
@@ -126,7 +120,6 @@ class Backlog:
             limit = f"{self._options.limit_ms:.0f} ms are allowed"
             return Verdict("flush", self.drift_ms, f"{late}, {limit}: flushed until newer ones come")
         self._reopened += 1
-        self._since_ns = None
         return Verdict(
             "reopen", self.drift_ms, f"{late}, after {flushing_s:.1f} s of flushing: it is opened anew"
         )

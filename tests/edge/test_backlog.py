@@ -74,6 +74,43 @@ def test_jump_of_the_timestamps_is_a_new_beginning(delays: list[int], jump: int,
     assert backlog.counts.flushed == 0
 
 
+@pytest.mark.parametrize("silent_s", [9, 11, 3600])
+def test_frames_that_come_late_after_a_long_stall_are_no_new_beginning(silent_s: int) -> None:
+    backlog = Backlog()
+    backlog.observe(0, 0)
+    assert backlog.observe(33 * MS, silent_s * SECOND).action == "flush"
+    assert backlog.counts.jumps == 0
+
+
+def test_a_pause_of_the_camera_itself_is_no_new_beginning() -> None:
+    backlog = Backlog()
+    backlog.observe(0, 0)
+    assert backlog.observe(60 * SECOND, 60 * SECOND).action == "keep"
+    assert backlog.observe(61 * SECOND, 62 * SECOND).action == "flush"
+    assert backlog.counts.jumps == 0
+
+
+def test_frames_of_one_timestamp_are_no_new_beginning() -> None:
+    backlog = Backlog()
+    for arrival in (0, 700 * MS):
+        verdict = backlog.observe(5, arrival)
+    assert (verdict.action, backlog.counts.jumps) == ("flush", 0)
+
+
+def test_a_queue_that_grows_by_a_thousandth_is_no_skew_of_clocks() -> None:
+    backlog = Backlog(BacklogOptions(limit_ms=100))
+    actions = [backlog.observe(index * 100 * MS, round(index * 100.1 * MS)).action for index in range(3000)]
+    assert "flush" in actions
+
+
+def test_each_backlog_is_counted_and_has_its_own_patience() -> None:
+    backlog = Backlog(BacklogOptions(patience_s=5))
+    late = [0, 800, 0, 0, 0, 0, 0, 0, 800]
+    actions = [backlog.observe(at * SECOND, at * SECOND + ms * MS).action for at, ms in enumerate(late)]
+    assert actions == ["flush" if ms else "keep" for ms in late]
+    assert backlog.counts.backlogs == 2
+
+
 def test_single_wild_timestamp_does_not_condemn_those_after_it() -> None:
     backlog = Backlog()
     actions = []
