@@ -61,8 +61,8 @@ class Placement:
             return cls(_centred(crop_w, crop_h, have_w, have_h), target)
         if rule == "letterbox":
             scale = min(height / have_h, width / have_w)
-            new_w = min(width, max(1, round(have_w * scale)))
-            new_h = min(height, max(1, round(have_h * scale)))
+            new_w = max(1, round(have_w * scale))
+            new_h = max(1, round(have_h * scale))
             return cls(whole, _centred(new_w, new_h, width, height))
         return cls(whole, target)
 
@@ -126,7 +126,7 @@ class Halves:
 class Fitter:
     """Brings pictures to one model's input, in memory that is kept. Used by one thread.
 
-    A picture that is more than four times too large is halved first, and again, until less than that is left
+    A picture that is four times too large or more is halved first, and again, until less than that is left
     to do: OpenCV averages 2x2 pixels with vector instructions, and other areas one value at a time. From
     1280x720 to 320x180 that takes 0.5 ms in place of 2.0, and nothing after another model has done it (x86,
     OpenCV 5.0, p50 of 100; docs/results.md). Each halving rounds up by 1/8 of a step on average.

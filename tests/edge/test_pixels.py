@@ -90,6 +90,21 @@ def test_the_windows_lie_inside_and_touch_both_edges_of_one_side(
         assert window.width == in_w or window.height == in_h
 
 
+@given(sizes, sizes, sizes, sizes)
+def test_windows_keep_the_aspect_ratio_to_the_nearest_pixel(
+    have_h: int, have_w: int, height: int, width: int
+) -> None:
+    cut = Placement.of(have_h, have_w, height, width, "crop").source
+    kept = Placement.of(have_h, have_w, height, width, "letterbox").target
+    scale = min(have_h / height, have_w / width)
+    for found, exact in (
+        (cut.width, width * scale), (cut.height, height * scale),
+        (kept.width, have_w / max(have_h / height, have_w / width)),
+        (kept.height, have_h / max(have_h / height, have_w / width)),
+    ):  # fmt: skip
+        assert abs(found - max(1.0, exact)) <= 0.5 + 1e-9
+
+
 @pytest.mark.parametrize("rule", ["crop", "stretch", "letterbox"])
 @pytest.mark.parametrize(
     ("have", "size"), [((96, 160), (64, 64)), ((160, 96), (64, 64)), ((30, 50), (96, 64))]

@@ -48,6 +48,40 @@ def test_a_gap_is_bridged_as_long_as_the_patience_lasts(gap: int, found: int) ->
     assert tracks([still] * 3 + [at()] * gap + [still] * 2)[-1] == [found]
 
 
+def test_a_gap_after_another_has_the_same_patience() -> None:
+    still = at((50, 60))
+    assert tracks([still, still, *[at()] * 8, still, *[at()] * 8, still])[-1] == [1]
+
+
+def test_a_face_of_no_number_is_given_up_at_once() -> None:
+    here = at((50, 60))
+    assert tracks([here, at(), here]) == [[0], [], [0]]
+
+
+def test_one_step_while_unseen_is_no_speed() -> None:
+    before, after = at((50, 60)), at((70, 60))
+    assert tracks([before] * 2 + [at()] * 7 + [after] * 2 + [at()] * 8 + [after])[-1] == [1]
+
+
+def test_a_trembling_face_has_half_the_speed_of_its_last_step() -> None:
+    assert tracks([at((50, 60)), at((50, 60)), at((53, 60)), *[at()] * 8, at((50, 60))])[-1] == [1]
+
+
+def test_a_face_that_comes_nearer_stays_in_its_place() -> None:
+    nearer = [at((150, 160), side=40 + 8 * i) for i in range(6)]
+    assert tracks([*nearer, *[at()] * 8, nearer[-1]])[-1] == [1]
+
+
+def test_in_smaller_pictures_a_face_is_smaller_and_slower() -> None:
+    tracker = Tracker()
+    for i in range(8):
+        tracker.update(at((50 + 12 * i, 60)))
+    tracker.scale(0.5, 0.25)
+    for _ in range(5):
+        tracker.update(at())
+    assert tracker.update(np.float32([[93, 10, 113, 20]])).tolist() == [1]
+
+
 def test_a_moving_face_is_expected_where_it_should_be_after_a_gap() -> None:
     way = [at((50 + 12 * i, 60)) for i in range(20)]  # after 4 unseen frames it is 60 pixels on
     seen = way[:8] + [at()] * 4 + way[12:]
