@@ -15,9 +15,6 @@ from dataclasses import dataclass, field
 
 from edge.children import end
 
-MEBIBYTE = {"kB": 1 / 1024, "MB": 1.0, "GB": 1024.0}
-"""tegrastats counts in powers of two and calls them MB."""
-
 
 @dataclass(frozen=True)
 class Core:
@@ -94,8 +91,9 @@ _ENGINE = re.compile(
 
 
 def _used_of(name: str, line: str) -> tuple[float, float] | None:
-    found = re.search(rf"(?<!\S){name} (\d{{1,9}})/(\d{{1,9}})(kB|MB|GB)", line, re.ASCII)
-    return (int(found[1]) * MEBIBYTE[found[3]], int(found[2]) * MEBIBYTE[found[3]]) if found else None
+    """Mebibytes, which tegrastats calls MB."""
+    found = re.search(rf"(?<!\S){name} (\d{{1,9}})/(\d{{1,9}})MB", line, re.ASCII)
+    return (float(found[1]), float(found[2])) if found else None
 
 
 def _load_and_clock(name: str, line: str) -> tuple[float | None, tuple[float, ...]]:

@@ -42,6 +42,11 @@ def test_count_sum_least_most_and_jitter_are_exact(values: list[int]) -> None:
         assert found.jitter_ns == pytest.approx(np.mean(np.abs(np.diff(values))))
 
 
+@given(st.integers(0, 3_600_000_000_000))
+def test_percentiles_of_one_value_are_that_value(value: int) -> None:
+    assert histogram([value]).percentiles_ns(PERCENTS) == [value] * len(PERCENTS)
+
+
 @given(st.integers(1, BUCKETS - 1))
 def test_buckets_are_in_order_and_each_holds_its_own_middle(bucket: int) -> None:
     assert middle_ns(bucket) > middle_ns(bucket - 1)

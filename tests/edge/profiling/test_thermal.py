@@ -34,12 +34,13 @@ def test_zones_of_a_jetson(tmp_path: Path) -> None:
 
 
 def test_zones_of_one_type_are_numbered_and_amds_chip_is_found(tmp_path: Path) -> None:
-    zone(tmp_path, 0, "acpitz", 20000)
-    zone(tmp_path, 1, "acpitz", 21000)
+    zone(tmp_path, 9, "acpitz", 20000)
+    zone(tmp_path, 10, "acpitz", 21000)
+    zone(tmp_path, 11, "", 22000)
     write(tmp_path / "sys/class/hwmon/hwmon3/name", "k10temp")
     write(tmp_path / "sys/class/hwmon/hwmon3/temp1_input", 55500)
     found = thermal.read_temperatures_c(thermal.find_zones(tmp_path))
-    assert found == {"acpitz": 20, "acpitz#2": 21, "k10temp": 55.5}
+    assert found == {"acpitz": 20, "acpitz#2": 21, "thermal_zone11": 22, "k10temp": 55.5}
 
 
 def test_a_zone_that_vanishes_is_missing_from_the_next_reading(tmp_path: Path) -> None:
@@ -133,6 +134,7 @@ def test_an_idle_power_clamp_says_minus_one() -> None:
         ("0", ()),
         ("50005\n", ("under-voltage", "throttled")),
         ("50000", ()),
+        ("e000a", ("clock capped", "soft temperature limit")),
         ("8", ("soft temperature limit",)),
         ("?", ()),
     ],
