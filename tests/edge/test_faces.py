@@ -30,6 +30,12 @@ def heads_of(height: int, width: int, low: float = -20.0) -> dict[str, Floats]:
     return heads
 
 
+def test_a_score_of_the_threshold_is_enough() -> None:
+    heads = heads_of(64, 96)
+    heads["score_16"][0, 1, 2] = 0.0
+    assert candidates(heads, GRID, 0.5)[1].tolist() == [0.5]
+
+
 def put(
     heads: dict[str, Floats],
     stride: int,

@@ -377,6 +377,9 @@ def test_shares_of_the_machine() -> None:
     before, after = Jiffies(1000, 400, 0, 100), Jiffies(1200, 500, 20, 160)
     assert after.shares_since(before) == (0.3, 0.2, 0.1)
     assert before.shares_since(before) == (0, 0, 0)
+    assert Jiffies(10, 3, 0, 4).shares_since(Jiffies()) == (0.4, 0, 0), (
+        "a tick of ours is seen before it is in the sum"
+    )
 
 
 @given(st.text())

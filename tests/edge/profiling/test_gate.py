@@ -12,6 +12,7 @@ import pytest
 
 from edge.frame import STAGES
 from edge.profiling.rows import Timings
+from edge.profiling.stats import frames_needed
 
 N = 400
 LEVEL_MS = {"decode": 3.0, "wait": 0.2, "preprocess": 1.0, "infer": 6.0, "postprocess": 0.1, "publish": 0.05}
@@ -52,6 +53,8 @@ def test_a_kept_budget_ends_with_0(gate: Callable[..., Any]) -> None:
     assert ended.code == 0, ended.err
     assert "age p50 10.350 of 11 ms" in ended.out
     assert "infer p95 6.000 of 7 ms" in ended.out
+    reached = gate("[infer]\np95 = 6\n", n=frames_needed(95))
+    assert reached.code == 0, "a budget may be used up, by as few frames as tell it"
 
 
 def test_the_guilty_stage_is_named_from_the_frames(gate: Callable[..., Any]) -> None:
@@ -64,6 +67,8 @@ def test_shares_are_named_where_several_are_guilty(gate: Callable[..., Any]) -> 
     ended = gate("[age]\np99 = 12.0\n", {"preprocess": 3.0, "infer": 6.0, "publish": 0.2})
     assert "65 % in infer, 33 % in preprocess" in ended.err
     assert "publish" not in ended.err
+    ended = gate("[age]\np99 = 12.0\n", {"preprocess": 4.0, "wait": 1.0, "infer": -1.0})
+    assert "80 % in preprocess, 20 % in wait" in ended.err, "what was quicker takes nothing of it"
 
 
 def test_budgets_of_stages_come_before_the_frames(gate: Callable[..., Any]) -> None:

@@ -114,7 +114,10 @@ def test_each_model_has_its_own_bar(tmp_path: Path) -> None:
     faces, masks = bars(events, "faces")[0], bars(events, "masks")[0]
     assert faces["dur"] == masks["dur"] == 6000
     assert masks["ts"] == faces["ts"] + faces["dur"]
+    assert masks["tid"] == faces["tid"], "one after the other"
     assert [event["dur"] for event in bars(events, "preprocess")] == [1500, 1500]
+    trace_of(path, [frame_of(0, ("faces",))])
+    assert not bars(events_of(path), "faces"), "the frame's own is that of its only model"
 
 
 def test_models_side_by_side_have_rows_of_their_own(tmp_path: Path) -> None:
