@@ -156,13 +156,13 @@ class CameraSettings(_Settings):
         lossless: every frame, in order; for files. Nothing of it is ever stale.
         interval: only each n-th frame is processed; the others are counted as dropped.
         reopen: begin again at its end; None does for a camera and does not for a file.
-        max_age_ms: older frames are dropped when their turn comes; None takes the stream's.
+        max_age_ms: older frames are dropped when their turn comes; of this and decode_threads, None takes the stream's.
         backlog_ms: how long frames may have waited upstream, see `edge.backlog`.
     """
 
     name: str = Field(pattern=NAME, max_length=64)
     source: str = Field(min_length=1)
-    decode_threads: int = Field(default=1, ge=1)
+    decode_threads: int | None = Field(default=None, ge=1)
     lossless: bool = False
     interval: int = Field(default=1, ge=1)
     reopen: bool | None = None
@@ -284,10 +284,15 @@ class StreamSettings(_Settings):
 
     def all_cameras(self) -> tuple[CameraSettings, ...]:
         """The cameras; of a single source one, called `camera`. Each has what the stream says of all."""
-        alone = CameraSettings(name=ONLY_CAMERA, source=self.source, decode_threads=self.decode_threads)
-        shared = {"lossless": self.lossless} if self.lossless else {}
+        alone = CameraSettings(name=ONLY_CAMERA, source=self.source)
         return tuple(
-            camera.model_copy(update=shared | {"max_age_ms": camera.max_age_ms or self.max_age_ms})
+            camera.model_copy(
+                update={
+                    "lossless": camera.lossless or self.lossless,
+                    "max_age_ms": camera.max_age_ms or self.max_age_ms,
+                    "decode_threads": camera.decode_threads or self.decode_threads,
+                }
+            )
             for camera in self.cameras or (alone,)
         )
 

@@ -27,7 +27,7 @@ from edge.sources import open_source
 
 def make_source(camera: CameraSettings, secrets: Secrets) -> Source:
     """A camera's source, not opened; raises SourceError where there is none, InputError for a secret."""
-    return open_source(secrets.resolve(camera.source), camera.decode_threads, keep_trying=True)
+    return open_source(secrets.resolve(camera.source), camera.decode_threads or 1, keep_trying=True)
 
 
 @dataclass(frozen=True)

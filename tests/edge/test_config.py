@@ -83,6 +83,15 @@ def test_the_command_line_overrides_the_tables_too(tmp_path: Path) -> None:
     assert changed.score_threshold == 0.7
 
 
+def test_a_camera_takes_from_the_stream_what_it_leaves_out(tmp_path: Path) -> None:
+    text = "lossless = true\nmax_age_ms = 500\ndecode_threads = 4\n" + TWO_CAMERAS
+    door, yard = StreamSettings.read(
+        written(tmp_path, text + "max_age_ms = 200\ndecode_threads = 2")
+    ).all_cameras()
+    assert (door.lossless, door.max_age_ms, door.decode_threads) == (True, 500, 4)
+    assert (yard.lossless, yard.max_age_ms, yard.decode_threads) == (True, 200, 2)
+
+
 @pytest.mark.parametrize("text", [TWO, 'model = "cats"'])
 def test_bundles_of_the_command_line_take_the_place_of_the_files(tmp_path: Path, text: str) -> None:
     changed = StreamSettings.read(written(tmp_path, text)).changed({}, ("a", "b"))
