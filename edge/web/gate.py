@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -161,11 +161,7 @@ def _of_large_head(scope: Scope) -> Response | None:
 
 def session_key(headers: Headers) -> str:
     """The session's key in the cookie; empty where there is none."""
-    try:
-        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+    return cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
 
 
 def _is_allowed(host: str, settings: WebSettings) -> bool:
