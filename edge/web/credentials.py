@@ -8,7 +8,6 @@ of the file too; a secret that was right is remembered, in memory, by a keyed ha
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 import secrets
@@ -93,7 +92,7 @@ def read_hash(path: Path) -> SecretHash:
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}. {_MAKE_ONE}") from error
-    except (ValueError, binascii.Error) as error:
+    except ValueError as error:
         # Its content is not shown: it may be the secret itself.
         raise InputError(
             f"{path} does not hold the hash of a secret (scrypt$N$r$p$SALT$HASH). {_MAKE_ONE}"
@@ -136,7 +135,7 @@ class Credentials:
             return False
         with self._one_at_a_time:
             right = True in [hashed.matches(secret) for hashed in self._hashes]
-        if right and not self.remembers(secret):
+        if right:
             self._known += (self._seen(secret),)
         return right
 

@@ -61,7 +61,7 @@ class Limiter:
 def address_key(client: tuple[str, int] | None) -> str:
     """Whom a peer counts as: its IPv4 address, or its IPv6 network of 64 bits, which is one household's."""
     try:
-        address = ip_address(client[0].partition("%")[0]) if client else None
+        address = ip_address(client[0]) if client else None
     except ValueError:
         address = None
     if isinstance(address, IPv6Address):

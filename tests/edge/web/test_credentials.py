@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,12 +45,13 @@ def test_any_other_line_is_refused(line: str) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "why"),
     [
-        *((1, cost, "no costs") for cost in ("1048577", "3", "9999999999", "-2", "0")),
+        *((1, cost, "no costs") for cost in ("1048577", "3", "9999999999", "-2", "0", "1")),
         *((2, cost, "no costs") for cost in ("0", "1000")),
         (3, "99", "no costs"),
         (3, "one", "invalid literal"),
         (4, "AAAA", "too short"),
         (5, "AAAA", "too short"),
+        (5, "!" + HASHED.line().split("$")[5], "base64"),
     ],
 )
 def test_costs_that_would_stop_the_machine_are_refused(place: int, value: str, why: str) -> None:
@@ -81,6 +84,31 @@ def test_a_right_secret_is_remembered_and_a_wrong_one_is_not(tmp_path: Path) -> 
     assert known.remembers("correct horse battery staple")
     assert not known.accepts("wrong")
     assert not known.remembers("wrong")
+
+
+def test_the_longest_password_that_can_be_set_opens_the_page() -> None:
+    assert Credentials((SecretHash.of("x" * credentials.LONGEST_SECRET),)).accepts(
+        "x" * credentials.LONGEST_SECRET
+    )
+
+
+def test_secrets_are_compared_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes 32 MB: many guessers at once would take what the models need."""
+    now: list[int] = []
+    most: list[int] = []
+
+    def compared(hashed: SecretHash, secret: str) -> bool:
+        now.append(1)
+        most.append(len(now))
+        time.sleep(0.01)
+        now.pop()
+        return False
+
+    monkeypatch.setattr(SecretHash, "matches", compared)
+    known = Credentials((HASHED,))
+    with ThreadPoolExecutor(4) as guessers:
+        list(guessers.map(known.accepts, ["a", "b", "c", "d"]))
+    assert most == [1] * 4
 
 
 @pytest.mark.parametrize("secret", ["", "x" * 257, "\ud800", "ü" * 200])

@@ -42,6 +42,15 @@ def test_time_that_goes_back_gives_nothing() -> None:
     assert not limiter.take("a", 0.0)
 
 
+def test_the_address_that_was_quiet_for_longest_is_forgotten_and_may_be_given_back_to() -> None:
+    limiter = Limiter(1e-9, 2, most_keys=2)
+    for key in ("busy", "quiet", "busy", "new"):
+        assert limiter.take(key, 0.0)
+    limiter.give_back("quiet")  # forgotten, while its secret was compared
+    assert not limiter.take("busy", 0.0)
+    assert [limiter.take("quiet", 0.0) for _ in range(3)] == [True, True, False], "as a new one"
+
+
 @given(st.lists(st.integers(0, 1000), max_size=300))
 def test_addresses_are_forgotten_and_the_last_ones_are_not(keys: list[int]) -> None:
     limiter = Limiter(1e-9, 1, most_keys=8)
