@@ -209,11 +209,9 @@ class Watch:
 
 
 def _looked_at(result: FrameResult) -> set[tuple[str, int]]:
-    """Model and track (0 for the whole frame) of every classification that was made of this frame."""
-    fresh = {name: found for name, found in result.by_model.items() if name not in result.held_ms}
-    looked_at = {(name, 0) for name, found in fresh.items() if isinstance(found, Classification)}
-    faces = (face for found in fresh.values() if isinstance(found, Faces) for face in found)
-    return looked_at | {(name, face.track) for face in faces if face.track for name in face.classes}
+    """Model and track (0 for the whole frame) of every classification; one that is held says what it said before."""
+    looked_at = {(name, 0) for name, found in result.by_model.items() if isinstance(found, Classification)}
+    return looked_at | {(name, face.track) for face in result.faces if face.track for name in face.classes}
 
 
 def _sightings(camera: str, result: FrameResult, rules: EventRules) -> Iterator[_Sighting]:
@@ -241,7 +239,7 @@ def _of_classes(
     camera: str, model: str, found: Classification, track: int, rules: EventRules
 ) -> Iterator[_Sighting]:
     """Only the best class may begin an event: it is the one whose name is known."""
-    for index in np.flatnonzero(found.scores >= np.float32(rules.release_threshold)).tolist():
+    for index in np.flatnonzero(found.scores >= rules.release_threshold).tolist():
         score, best = float(found.scores[index]), index == found.index
         begins = best and score >= rules.score_threshold
         yield _Sighting(_Subject(camera, model, index, track), score, begins, found.label if best else "")

@@ -81,6 +81,43 @@ def test_a_class_goes_on_above_the_release_threshold_even_when_another_is_better
     assert brief(told(moments)) == [("class_began", "cat", None, 0.0), ("class_ended", "cat", None, 3.9)]
 
 
+def test_only_the_best_class_begins_though_two_reach_the_threshold() -> None:
+    rules = EventRules(score_threshold=0.4, release_threshold=0.4, hold_s=0.0)
+    assert [event.label for event in Watch(rules).update(frame_at(0), animal(0.5, dog=0.45))] == ["cat"]
+
+
+def test_an_end_tells_the_best_score_of_all() -> None:
+    scores = [0.7, 0.9, *[0.65] * 12]
+    (_, ended) = told([*((t / 10, animal(score)) for t, score in enumerate(scores)), (9.0, NOTHING)])
+    assert ended.score == pytest.approx(0.9)
+
+
+def test_what_another_camera_sees_does_not_interrupt_a_class() -> None:
+    watch = Watch(RULES)
+    events = []
+    for t in range(12):
+        events += watch.update(frame_at(t / 10, "front"), animal(0.7))
+        events += watch.update(frame_at(t / 10, "back"), NOTHING)
+    assert [(event.kind, event.camera) for event in events] == [("class_began", "front")]
+
+
+def test_a_class_of_a_face_that_falls_below_for_one_frame_begins_anew() -> None:
+    """Beside one of the whole frame."""
+
+    def seen(mask: float) -> FrameResult:
+        (pets,) = animal(0.3, dog=0.35).by_model.values()
+        (mask_found,) = animal(mask).by_model.values()
+        (found,) = faces(7).by_model.values()
+        return FrameResult({"face": found.classified("mask", (mask_found,)), "pets": pets})
+
+    def began(masks: list[float]) -> list[tuple[str, str, int | None]]:
+        events = told([(t / 10, seen(mask)) for t, mask in enumerate(masks)])
+        return [(event.model, event.label, event.track) for event in events if event.kind == "class_began"]
+
+    assert began([0.7] * 11) == [("mask", "cat", 7)]
+    assert began([*[0.7] * 9, 0.5, *[0.7] * 9]) == []
+
+
 NOTHING = animal(0.3, dog=0.35)
 
 
@@ -94,6 +131,7 @@ def test_a_result_that_is_held_begins_no_event() -> None:
     assert told([*glimpse, (10.0, NOTHING), (20.0, NOTHING)]) == []
     assert brief(told([*glimpse, (10.0, animal(0.7))])) == [("class_began", "cat", None, 0.0)]
     assert told([(t / 10, held(animal(0.7), "pets")) for t in range(100)]) == []
+    assert told([(0.0, held(animal(0.7), "pets")), (1.0, animal(0.7))]) == [], "seen once"
 
 
 def test_what_has_begun_goes_on_with_a_result_that_is_held() -> None:
@@ -146,6 +184,7 @@ def test_a_record_is_json_with_what_there_is() -> None:
 def test_a_release_above_the_threshold_is_refused() -> None:
     with pytest.raises(ValidationError, match="must not be above"):
         EventRules(score_threshold=0.3, release_threshold=0.5)
+    assert EventRules(score_threshold=0.5, release_threshold=0.5)
 
 
 moments = st.lists(
