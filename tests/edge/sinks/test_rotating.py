@@ -41,6 +41,7 @@ def test_parts_keep_their_size_and_hold_the_newest_lines(
     assert held == lines[len(lines) - len(held) :]
     for part in found:
         assert part.stat().st_size <= max_bytes or part.read_text().count("\n") == 1
+        assert part.stat().st_size or not lines, "an empty part would take the place of an older one"
     assert bool(held) == bool(lines)
     assert log.lost == 0
 
@@ -60,11 +61,14 @@ def test_the_beginning_of_a_line_is_cut_off(
     assert path.read_text().splitlines() == [*lines, "{}"]
 
 
-def test_a_long_torn_line_is_found_over_many_blocks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "torn", [200_000, 1 << 16, (1 << 16) - 1]
+)  # and where a block that is looked at begins
+def test_a_long_torn_line_is_found_over_many_blocks(tmp_path: Path, torn: int) -> None:
     path = tmp_path / "log"
-    path.write_text("{}\n{" + "x" * 200_000)
+    path.write_text("{}\n{}\n" + "{" * torn)
     RotatingFile(path, 1 << 20, 1).close()
-    assert path.read_text() == "{}\n"
+    assert path.read_text() == "{}\n{}\n"
 
 
 def test_a_stream_with_max_bytes_appends_under_its_name_and_names_the_camera(tmp_path: Path) -> None:
@@ -113,6 +117,14 @@ def test_a_log_that_a_power_cut_filled_with_zeros_is_set_aside(
     held = [line.replace("\0", "") for part in parts(path) for line in part.read_text().splitlines()]
     assert held == [*kept, '{"n": 4}']
     assert path.read_text() == '{"n": 4}\n'
+
+
+def test_a_log_of_zeros_alone_costs_no_older_part(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(bytes(4096))
+    path.with_name("log.1").write_text("{}\n")
+    RotatingFile(path, 1 << 20, 1).close()
+    assert path.with_name("log.1").read_text() == "{}\n"
 
 
 def test_what_logrotate_does_to_the_file_costs_no_line(tmp_path: Path) -> None:

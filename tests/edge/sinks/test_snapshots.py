@@ -86,7 +86,8 @@ def test_one_so_often_of_each_camera(tmp_path: Path) -> None:
 
 
 def test_the_oldest_make_room_by_number_also_those_of_an_earlier_run(tmp_path: Path) -> None:
-    (tmp_path / "holiday.jpg").write_bytes(b"not ours")
+    for name in ("holiday.jpg", ".holiday.jpg"):
+        (tmp_path / name).write_bytes(b"not ours")
     (tmp_path / ".20250101T000000.000Z_interval.x1.jpg").write_bytes(b"begun by a run that was killed")
     for run in range(2):
         sink = opened(tmp_path, on_events=False, every_s=0.001, max_files=3)
@@ -95,8 +96,7 @@ def test_the_oldest_make_room_by_number_also_those_of_an_earlier_run(tmp_path: P
             until(lambda sink=sink, done=at + 1: sink.stored == done)
         sink.close()
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert len(names) == 4
-    assert names[-1] == "holiday.jpg"
+    assert (len(names), names[0], names[-1]) == (5, ".holiday.jpg", "holiday.jpg")
 
 
 def test_pictures_of_a_clock_that_was_ahead_make_room_first(tmp_path: Path) -> None:
@@ -181,6 +181,32 @@ def test_a_stream_that_is_faster_than_the_encoder_loses_pictures_not_time(tmp_pa
     sink.close()
     assert sink.lost > 0
     assert sink.stored + sink.lost == 200
+
+
+def test_a_picture_that_somebody_removes_costs_no_other(tmp_path: Path) -> None:
+    sink = opened(tmp_path, on_events=False, every_s=0.001, max_files=1)
+    for at in range(2):
+        sink.write(frame_at(at), animal(0.9))
+        until(lambda done=at + 1: sink.stored + sink.lost == done)
+        for path in tmp_path.iterdir():
+            path.unlink()
+    sink.close()
+    assert (sink.stored, sink.trouble) == (2, "")
+
+
+def test_names_sort_by_time_and_are_known_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    sink = opened(tmp_path, on_events=False, every_s=0.001)
+    for at, wall_s in enumerate((0.9, 1.2, 1.007, 2)):
+        monkeypatch.setattr(time, "time", lambda wall_s=wall_s: wall_s)
+        if wall_s < 2:
+            sink.write(frame_at(at), animal(0.9))
+    sink.close()
+    opened(tmp_path, max_files=1).close()
+    monkeypatch.undo()
+    time.tzset()
+    assert [path.name for path in tmp_path.iterdir()] == ["19700101T000001.200Z_interval.jpg"]
 
 
 def test_settings_and_folders_that_cannot_be_are_refused(tmp_path: Path) -> None:
