@@ -187,7 +187,7 @@ class DaemonState:
     def snapshot(self) -> dict[str, Any]:
         """Everything, as JSON has it, without secrets.
 
-        * `uptime_s`, `version`, `settings`, `device`;
+        * `uptime_s`, `version`, `device`; `settings`, those that differ from their defaults;
         * `cameras`, a list: `name`, `source`, `state`, `since_s`, `reconnects`, `last_error`; frames by
           `captured`, `processed`, `dropped`, `in_flight`, `dropped_for` (by reason), `lost_before` (in a
           decoder of its own), `backlog`; `width`, `height`, `nominal_fps`, `fps` (results a second);
@@ -277,9 +277,9 @@ def _sink(name: str, sink: Sink, trouble: _SinkTrouble | None) -> dict[str, Any]
 
 
 def _shown(settings: StreamSettings) -> dict[str, Any]:
-    shown = settings.model_dump(mode="json", exclude={"source"} if settings.cameras else set())
-    for camera in shown["cameras"]:
-        camera["source"] = masked(camera["source"])
-    if "source" in shown:
-        shown["source"] = masked(shown["source"])
+    """Those that are not as they are anyhow; addresses are masked."""
+    shown = settings.model_dump(mode="json", exclude_defaults=True)
+    for place in (shown, *shown.get("cameras", ())):
+        if "source" in place:
+            place["source"] = masked(place["source"])
     return shown

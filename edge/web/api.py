@@ -57,7 +57,7 @@ class Api:
         return _json({"latency": self._snapshot().latency})
 
     async def settings(self, request: Request) -> Response:
-        """As configured, secrets masked."""
+        """Those that differ from their defaults, secrets masked."""
         return _json({"settings": self._snapshot().settings})
 
     async def device(self, request: Request) -> Response:

@@ -184,7 +184,7 @@ class Snapshot(_View):
     sinks: list[SinkView] = []
     reloads: Reloads = Reloads()
     settings: Annotated[dict[str, Any], BeforeValidator(masked)] = Field(
-        default={}, description="As configured, secrets masked."
+        default={}, description="Those that differ from their defaults, secrets masked."
     )
     device: Annotated[dict[str, Any], BeforeValidator(masked)] = Field(
         default={}, description="Facts of the machine."

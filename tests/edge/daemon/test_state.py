@@ -28,6 +28,20 @@ def test_a_size_that_changes_in_mid_stream_is_shown() -> None:
     assert found[0] != found[-1] == (64, 48) == (shown["width"], shown["height"])
 
 
+def test_the_settings_that_are_shown_are_those_that_say_something() -> None:
+    """All that there are, most of them as they are anyhow, would be a hundred lines on the page."""
+    settings = StreamSettings(
+        cameras=({"name": "door", "source": "rtsp://me:hunter2@cam/1", "interval": 2},),
+        sinks={"mqtt": {"host": "broker", "username": "me", "password": "hunter2"}},
+    )
+    assert DaemonState(settings).snapshot()["settings"] == {
+        "cameras": [{"name": "door", "source": "rtsp://***@cam/1", "interval": 2}],
+        "sinks": {"mqtt": {"host": "broker", "username": "me", "password": "**********"}},
+    }
+    alone = StreamSettings(source="rtsp://me:hunter2@cam/1", max_age_ms=500)
+    assert DaemonState(alone).snapshot()["settings"] == {"source": "rtsp://***@cam/1", "max_age_ms": 500}
+
+
 def test_a_result_is_put_into_words_when_it_is_asked_for_and_not_for_each_frame(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
