@@ -70,7 +70,9 @@ def _paths() -> dict[str, Operation]:
         "/api/v1/cameras/{camera}": _get("One camera", _ref("CameraView"), [_CAMERA], not_found),
         "/api/v1/models": _get("All models", _wrapped("models", models)),
         "/api/v1/latency": _get("By camera, stage and model, milliseconds", _wrapped("latency", by_camera)),
-        "/api/v1/settings": _get("Those that differ from their defaults, secrets masked", _wrapped("settings", facts)),
+        "/api/v1/settings": _get(
+            "Those that differ from their defaults, secrets masked", _wrapped("settings", facts)
+        ),
         "/api/v1/device": _get("Facts of the machine", _wrapped("device", facts)),
         "/api/v1/events": _get(
             "The newest events first",

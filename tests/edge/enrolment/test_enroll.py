@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from edge.bundle import Bundle
-from edge.enrolment.classifier import UNKNOWN, Examples, ExemplarClassifier, likeness, threshold
+from edge.enrolment.classifier import UNKNOWN, Examples, ExemplarClassifier, embedding, likeness, threshold
 from edge.enrolment.store import Store
 from edge.enrolment.task import with_enrolled
 from edge.errors import InputError
@@ -218,6 +218,17 @@ def test_no_label_leads_out_of_the_store(label: str) -> None:
         return
     assert path.parent == store.folder
     assert ".." not in path.parts
+
+
+def test_likeness_is_the_mean_of_the_nearest_three_and_of_the_prototype() -> None:
+    """By hand: e1 is like itself alone (1, 0, 0 nearest), and 1/2 like the middle of four at right angles."""
+    at_right_angles = np.eye(4, dtype=np.float32)
+    assert likeness(at_right_angles, at_right_angles[:1]) == pytest.approx([(1 / 3 + 1 / 2) / 2])
+
+
+def test_no_head_of_an_embedding_outweighs_the_other() -> None:
+    heads = {"a": np.array([[3, 4]], np.float32), "b": np.array([[0, 500, 0]], np.float32)}
+    assert embedding(heads, ["a", "b"]) == pytest.approx(np.array([0.6, 0.8, 0, 1, 0]) / 2**0.5)
 
 
 vectors = arrays.arrays(np.float32, (8, 5), elements=st.floats(-1, 1, width=32))
