@@ -209,6 +209,28 @@ def test_another_network_of_the_same_name_is_refused(taught: Path, colour_bundle
         Store(taught, other).classes()
 
 
+def test_other_heads_are_another_network_and_another_artefact_is_not(tmp_path: Path) -> None:
+    manifest, rows = Bundle.open("cifar10-nano").manifest, np.eye(2, 10, dtype=np.float32)
+    Store(tmp_path, manifest).add("mug", rows)
+    (logits,), (first, *rest) = manifest.outputs, manifest.artefacts
+    rebuilt = manifest.model_copy(
+        update={"artefacts": (first.model_copy(update={"sha256": "ab" * 32}), *rest)}
+    )
+    assert [one.label for one in Store(tmp_path, rebuilt).classes()] == ["mug"]
+    more = logits.model_copy(update={"name": "last", "role": "embedding"})
+    with_embedding = Store(tmp_path, manifest.model_copy(update={"outputs": (logits, more)}))
+    assert with_embedding.heads == (logits.name, "last")
+    with pytest.raises(InputError, match="taught to another network"):
+        with_embedding.classes()
+
+
+def test_more_pictures_than_are_kept_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path, Bundle.open("cifar10-nano").manifest)
+    store.add("mug", np.eye(200, dtype=np.float32))
+    with pytest.raises(InputError, match="would have 201 pictures; at most 200 are kept"):
+        store.add("mug", np.full((1, 200), 0.1, np.float32))
+
+
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30))
 def test_no_label_leads_out_of_the_store(label: str) -> None:
     store = Store(Path("/store"), Bundle.open("cifar10-convnetjs").manifest)

@@ -87,6 +87,8 @@ def test_the_number_of_series_is_bounded_whatever_is_configured() -> None:
     }
     found = samples(text_of(content))
     of_camera = [labels for _, labels in found if ("camera", "camera-0") in labels]
+    quantiles = {dict(labels)["quantile"] for labels in of_camera if "quantile" in dict(labels)}
+    assert quantiles == {"0.5", "0.9", "0.99", "0.999", "1"}
     assert len(of_camera) <= 9 + 12 + 12 * 5 + MOST_MODELS * 5
     assert len({dict(labels).get("camera") for _, labels in found} - {None}) == MOST_CAMERAS
     assert found["sightline_series_left_out", ()] == MANY - MOST_CAMERAS + MANY - MOST_MODELS
