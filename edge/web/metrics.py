@@ -18,9 +18,6 @@ from edge.web.state import CameraView, Latency, Percentiles, SinkView, Snapshot,
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MOST_CAMERAS = 32
 MOST_MODELS = 16
-MOST_STAGES = 12
-MOST_SINKS = 16
-MOST_REASONS = 12
 QUANTILES = {"p50": "0.5", "p90": "0.9", "p99": "0.99", "p99_9": "0.999", "max": "1"}
 
 _Families = Iterator[Metric]
@@ -112,7 +109,7 @@ def _of_sinks(sinks: Sequence[SinkView]) -> _Families:
     up = GaugeMetricFamily(
         "sightline_sink_up", "0 while something is wrong with it; the page says what.", labels=("sink",)
     )
-    for sink in sinks[:MOST_SINKS]:
+    for sink in sinks:
         lost.add_metric((sink.name,), sink.lost)
         up.add_metric((sink.name,), float(not sink.last_error))
     yield lost
@@ -129,7 +126,7 @@ def _of_cameras(cameras: Sequence[CameraView]) -> _Families:
         "sightline_frames_dropped_for", "The dropped frames by reason.", labels=("camera", "reason")
     )
     for camera in cameras:
-        for reason, count_of in sorted(camera.dropped_for.items())[:MOST_REASONS]:
+        for reason, count_of in sorted(camera.dropped_for.items()):
             reasons.add_metric((camera.name, reason), count_of)
     yield reasons
     for name, text, read in _GAUGES:
@@ -156,7 +153,7 @@ def _of_stages(latency: Mapping[str, Latency], models: set[str]) -> _Families:
 
 
 def _add(family: Metric, labels: dict[str, str], stages: Mapping[str, Percentiles]) -> None:
-    for stage, of_stage in list(stages.items())[:MOST_STAGES]:
+    for stage, of_stage in stages.items():
         for field, quantile in QUANTILES.items():
             value = getattr(of_stage, field)
             if value is not None:
