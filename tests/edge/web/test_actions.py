@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ from web_stage import Feeder, Noted, Still, cheap_hash, serving, snapshot
 
 from edge.config import CameraSettings, ModelTable, StreamSettings
 from edge.daemon import Daemon
+from edge.enrolment.live import Teacher
 from edge.errors import InputError
 from edge.frame import Frame
 from edge.protocols import SourceInfo
+from edge.results import FrameResult
 from edge.run_daemon import DaemonControls
 from edge.web.live import LiveSink
 from edge.web.settings import WebSettings
@@ -249,6 +253,28 @@ def test_what_cannot_be_taught_is_said(tmp_path: Path) -> None:
             controls.forget("colours", "mug")
         with pytest.raises(InputError, match="enrolment = true"):
             DaemonControls(daemon, teaches=False).forget("colours", "mug")
+
+
+def test_pictures_are_taken_of_the_camera_that_is_asked_for_and_some_time_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edge.enrolment.live.EVERY_S", 0.05)
+    settings = StreamSettings(cameras=[{"name": name, "source": "demo://"} for name in ("door", "yard")])
+    teacher = Teacher(lambda: settings, lambda: None)
+    door, yard, begin_s = Frame(camera="door"), Frame(camera="yard"), time.monotonic()
+    yard.buffer(2, 2)[:] = 255
+    with ThreadPoolExecutor(1) as asking:
+        taken = asking.submit(teacher._take, "door")
+        for step in itertools.count():
+            door.buffer(2, 2)[:] = step % 255
+            for frame in (yard, door):
+                teacher.write(frame, FrameResult({}))
+            if taken.done():
+                break
+            time.sleep(0.005)
+    assert time.monotonic() - begin_s > 7 * 0.05
+    shown = [int(picture.max()) for picture in taken.result()]
+    assert (len(shown), len({*shown}), 255 in shown) == (8, 8, False)
 
 
 def test_a_camera_that_gives_nothing_is_told_and_the_next_one_can_be_taught(
