@@ -208,6 +208,7 @@ def test_a_class_is_taught_named_and_forgotten_on_a_phone(
         for said in ("Really?", "is forgotten"):
             browser.value("document.querySelector('#classes button').click()")
             browser.wait(f"document.querySelector('#teach').innerText.includes('{said}')")
+        until(lambda: daemon.state.snapshot()["reloads"]["done"] == 2)
         until(lambda: result_of(daemon) == "unknown")
         assert browser.complaints == []
         browser.show("about:blank", 390, 800)
@@ -275,6 +276,20 @@ def test_pictures_are_taken_of_the_camera_that_is_asked_for_and_some_time_apart(
     assert time.monotonic() - begin_s > 7 * 0.05
     shown = [int(picture.max()) for picture in taken.result()]
     assert (len(shown), len({*shown}), 255 in shown) == (8, 8, False)
+
+
+def test_people_are_taught_only_where_they_are_switched_on_and_cut_out_by_the_detector_before(
+    tmp_path: Path,
+) -> None:
+    def teacher(**options: Any) -> Teacher:
+        taught = ModelTable(bundle="cifar10-nano", name="who", enrolled=tmp_path, **options)
+        tables = (ModelTable(bundle="face-320"), ModelTable(bundle="face-640"), taught)
+        return Teacher(lambda: StreamSettings(models=tables), lambda: None)
+
+    faces = teacher(input="faces", people=True)
+    assert faces._detector_of(faces._model("who")) == "face-640"
+    listed = [faces.taught(), teacher(input="faces").taught(), teacher(people=True).taught()]
+    assert [of_model["people"] for (of_model,) in listed] == [True, False, False]
 
 
 def test_a_camera_that_gives_nothing_is_told_and_the_next_one_can_be_taught(
