@@ -163,6 +163,14 @@ def test_people_are_cut_out_kept_private_and_used_only_when_switched_on(
     model.close()
 
 
+def test_a_detector_that_finds_no_faces_is_refused(
+    tmp_path: Path, colour_bundle: Path, command: Callable[..., Any]
+) -> None:
+    options = ["--people", "--detector", colour_bundle, "--store", tmp_path / "store"]
+    ended = command("enroll", colour_bundle, "Ada", *face_shots(tmp_path, 2), *options)
+    assert (ended.code, "finds no faces: --detector needs a bundle" in ended.err) == (2, True)
+
+
 @pytest.mark.parametrize("markers", [0, 2])
 def test_a_picture_without_exactly_one_face_is_refused_by_name(
     tmp_path: Path, colour_bundle: Path, faces_bundle: Path, command: Callable[..., Any], markers: int

@@ -17,6 +17,7 @@ import pytest
 from web_chromium import PROGRAM, Chromium
 from web_stage import Feeder, Noted, Still, cheap_hash, serving, snapshot
 
+from edge.bundle import Bundle
 from edge.config import CameraSettings, ModelTable, StreamSettings
 from edge.daemon import Daemon
 from edge.enrolment.live import Teacher
@@ -288,6 +289,9 @@ def test_people_are_taught_only_where_they_are_switched_on_and_cut_out_by_the_de
 
     faces = teacher(input="faces", people=True)
     assert faces._detector_of(faces._model("who")) == "face-640"
+    blank = [np.zeros((90, 120, 3), np.uint8)]
+    with pytest.raises(InputError, match="No picture shows one face alone"):
+        faces._taught_with(Bundle.open("cifar10-nano"), faces._model("who"), "Ada", blank)
     listed = [faces.taught(), teacher(input="faces").taught(), teacher(people=True).taught()]
     assert [of_model["people"] for (of_model,) in listed] == [True, False, False]
 
