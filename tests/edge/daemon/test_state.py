@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from edge.profiler import StageRecorder
 from edge.profiling.spread import Spread
 from edge.results import Classification, FrameResult
 from edge.sources import open_source
+from edge.web.state import Percentiles
 
 
 def test_a_size_that_changes_in_mid_stream_is_shown() -> None:
@@ -66,6 +68,39 @@ def test_a_result_is_put_into_words_when_it_is_asked_for_and_not_for_each_frame(
         "cat 4 1.00",
     )
     assert words == ["cat 4 1.00"]
+
+
+def published(ages_s: list[float], state: DaemonState) -> float:
+    """The results a second of a camera that gave results so many seconds ago."""
+    for age_s in ages_s:
+        frame = Frame(camera="a")
+        frame.stamps.publish = time.monotonic_ns() - round(age_s * 1e9)
+        state.published(frame, FrameResult({}))
+    (shown,) = state.snapshot()["cameras"]
+    return float(shown["fps"])
+
+
+@pytest.mark.parametrize(
+    ("ages_s", "fps"),
+    [([], 0), ([0], 0), ([0.4, 0.3, 0.2, 0.1, 0], 10), ([4, 3], 0), ([9, 1.5], 0.13)],
+    ids=["none", "one", "five", "long ago", "two"],
+)
+def test_results_a_second_are_those_of_the_recent_ones(ages_s: list[float], fps: float) -> None:
+    state, feeder = DaemonState(), Feeder(steady("a"), Camera)
+    state.watch([feeder])
+    assert published(ages_s, state) == pytest.approx(fps, abs=0.02 * fps)
+    state.watch([feeder])
+    assert published([], state) == pytest.approx(fps, abs=0.02 * fps), "a reload that changed nothing"
+    state.watch([Feeder(steady("a"), Camera)])
+    assert published([], state) == 0, "another source"
+
+
+def test_the_page_knows_every_percentile_by_its_name() -> None:
+    """It passes over what it does not know."""
+    state = DaemonState()
+    state.watch([Feeder(steady("a"), Camera)])
+    published([0], state)
+    assert state.snapshot()["latency"]["a"]["stages"]["age"].keys() >= Percentiles.model_fields.keys()
 
 
 def test_the_loop_does_not_wait_for_the_percentiles_that_somebody_asks_for(
