@@ -46,6 +46,11 @@ class Told:
         self._notices.look()
         return list(self._lines)
 
+    def at_the_end(self) -> list[str]:
+        self._lines.clear()
+        self._notices.end()
+        return self._lines
+
 
 def test_a_camera_that_comes_and_goes_on_is_not_worth_a_line() -> None:
     told = Told()
@@ -118,6 +123,15 @@ def test_losses_of_a_sink_are_summed_up() -> None:
     assert told.after() == []
     assert told.after(REPEAT_S) == ["sink events: 9 lost so far: disk full"]
     assert told.after(REPEAT_S) == []
+
+
+def test_what_a_sink_lost_since_it_was_last_told_of_is_told_at_the_end() -> None:
+    told = Told()
+    told.state["sinks"][0]["lost"] = 3
+    told.after()
+    told.state["sinks"][0]["lost"] = 9
+    assert told.after() == []
+    assert told.at_the_end() == ["sink events: 9 lost so far"]
 
 
 def test_a_sinks_trouble_is_told_when_it_appears_and_when_it_is_over_and_its_wording_is_not() -> None:
