@@ -54,7 +54,10 @@ def _decode(work: Work, request: Request, ring: RingWriter) -> None:
             stream, is_connected = container.streams.video[0], True
             stream.codec_context.thread_count = request["threads"]
             has_clock = _has_clock(container.format)
-            work.connected(float(stream.average_rate or 0) if has_clock else 0.0)
+            rate = (
+                stream.average_rate or stream.codec_context.framerate or 0
+            )  # MPEG-TS states none, its H.264 may
+            work.connected(float(rate) if has_clock else 0.0)
             for picture, capture_ns in _pictures(container, stream, request["driver_stamps"]):
                 _capture(picture, capture_ns, picture.time if has_clock else None, ring)
     except av.FFmpegError as error:

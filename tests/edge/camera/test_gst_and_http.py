@@ -323,10 +323,10 @@ def test_a_server_that_takes_the_connection_and_says_nothing(scheme: str) -> Non
             camera.open()
 
 
-def write_clip(path: Path, pictures: list[Image], **options: str) -> bytes:
+def write_clip(path: Path, pictures: list[Image], fps: int = 25, **options: str) -> bytes:
     """A clip of pictures of one size."""
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=Fraction(25))
+        stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "yuv420p"
         for index, pixels in enumerate(pictures):
             picture = av.VideoFrame.from_ndarray(pixels, "rgb24")
@@ -336,11 +336,15 @@ def write_clip(path: Path, pictures: list[Image], **options: str) -> bytes:
     return path.read_bytes()
 
 
-def test_file_over_http_is_read_frame_by_frame_to_its_end(mjpeg: MjpegServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["mp4", "ts"])
+def test_file_over_http_is_read_frame_by_frame_to_its_end(
+    mjpeg: MjpegServer, tmp_path: Path, ending: str
+) -> None:
     plain = [np.full((48, 64, 3), 40 + 4 * index, np.uint8) for index in range(40)]
-    mjpeg.clip = write_clip(tmp_path / "clip.mp4", plain, movflags="faststart")
+    mjpeg.clip = write_clip(tmp_path / f"clip.{ending}", plain, fps=10, movflags="faststart")
     source, frame = open_source(mjpeg.uri("/clip.mp4")), Frame()
     info = source.open()
+    assert info.fps == 10, "MPEG-TS states none; its H.264 does"
     assert (info.capture_clock, info.frames) == ("file", 0), "it has an end, and does not say when"
     brightness = []
     while source.read(frame):
