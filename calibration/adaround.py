@@ -31,6 +31,9 @@ ROW_BYTES = 96 * 2**20
 STEPS, BATCH, RATE = 500, 512, 0.02
 """Adam's, in windows a step. The paper's 10,000 steps at 0.001 take minutes a layer; ours, seconds."""
 
+SEED = 0
+"""Of the windows and of their order: a plan that is made anew is the same."""
+
 PENALTY = 0.1
 """Beside a reconstruction error that is 1 at the nearest rounding."""
 
@@ -57,20 +60,18 @@ class Windows:
     wanted: Rows
 
 
-def learn_rounding(
-    stage: Stage, clip: tuple[float, float], scales: NDArray[np.float32], seed: int = 0
-) -> Up | None:
+def learn_rounding(stage: Stage, clip: tuple[float, float], scales: NDArray[np.float32]) -> Up | None:
     """Which weights of a convolution round up; None where learning found nothing better than the nearest.
 
     Args:
         clip: the limits of the activation that follows, in real units: (0, inf) for ReLU.
         scales: of the kernel, one a channel.
     """
-    windows, weights = _windows(stage, np.random.default_rng(seed)), stage.node.weights[0]
+    windows, weights = _windows(stage), stage.node.weights[0]
     kernel = _as_matrix(stage.node, weights)
     step = _as_matrix(stage.node, np.broadcast_to(scales.reshape(_scale_shape(stage.node)), weights.shape))
     bias = _bias(stage.node)
-    learnt = _learn(windows, kernel, step, bias, clip, seed)
+    learnt = _learn(windows, kernel, step, bias, clip)
     up = learnt.reshape(weights.shape)
 
     def error(choice: Up | None) -> float:
@@ -81,9 +82,7 @@ def learn_rounding(
     return up if error(up) < error(None) else None
 
 
-def _learn(
-    windows: Windows, kernel: Rows, step: Rows, bias: Rows, clip: tuple[float, float], seed: int
-) -> Up:
+def _learn(windows: Windows, kernel: Rows, step: Rows, bias: Rows, clip: tuple[float, float]) -> Up:
     """bool, of the kernel's shape."""
     import keras
     import tensorflow as tf
@@ -93,7 +92,7 @@ def _learn(
     optimiser = keras.optimizers.Adam(RATE)
     optimiser.build([free])
     unit = _nearest_error(windows, target, kernel, step, bias, clip)
-    order = np.random.default_rng(seed).integers(0, len(target), (STEPS, BATCH), dtype=np.int32)
+    order = np.random.default_rng(SEED).integers(0, len(target), (STEPS, BATCH), dtype=np.int32)
     given, wanted, places = tf.constant(windows.given), tf.constant(target), tf.constant(order)
     weights, sharpness = (tf.constant(values) for values in _schedule())
 
@@ -148,8 +147,9 @@ def _inverse(steps: Rows) -> Rows:
 # -- windows --------------------------------------------------------------------------------------
 
 
-def _windows(stage: Stage, generator: np.random.Generator) -> Windows:
+def _windows(stage: Stage) -> Windows:
     node, images = stage.node, len(stage.given)
+    generator = np.random.default_rng(SEED)
     taps = int(np.prod(node.weights[0].shape[: 2 if _is_depthwise(node) else 3]))
     row_bytes = 4 * taps * (stage.given.shape[3] if _is_depthwise(node) else 1)
     rows = min(ROWS, max(BATCH, ROW_BYTES // row_bytes))

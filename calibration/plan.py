@@ -33,8 +33,8 @@ from calibration.quantize import (
     symmetric,
 )
 from calibration.ranges import Range
-from calibration.samples import Pictures, Samples, pixels_sha256
-from calibration.settings import DEFAULT_METHOD, Settings
+from calibration.samples import Samples, pixels_sha256
+from calibration.settings import Settings
 from edge.bundle import Format
 from edge.errors import InputError
 from edge.files import write_text
@@ -126,11 +126,6 @@ class Plan(BaseModel):
         settings = self.settings.model_copy(update={"float_layers": layers})
         made_from = self.provenance.model_copy(update={"method": str(settings)})
         return self.model_copy(update={"settings": settings, "provenance": made_from})
-
-    @property
-    def samples_sha256(self) -> str:
-        """The hash of the images' pixels."""
-        return self.provenance.samples_sha256
 
     def params(self, graph: Graph, node: Node, target: Format) -> TensorParams:
         """How the output of `node` is rounded for a target."""
@@ -369,17 +364,6 @@ def _spanned(limits: Range) -> float:
 def equalisable(graph: Graph, settings: Settings) -> Graph:
     """The folded graph with the layers that repairs look at: one more before each gate where the settings ask so."""
     return gates_apart(graph) if settings.through_swish else graph
-
-
-def make_plan(
-    graph: Graph,
-    images: Pictures,
-    source: str,
-    method: str = DEFAULT_METHOD,
-    progress: Progress = lambda done: None,
-) -> Plan:
-    """A plan of ranges alone, from images uint8 (N, H, W, 3) RGB."""
-    return range_plan(graph, Samples(images, source), Settings(method=method), progress=progress)
 
 
 def scales_of(graph: Graph) -> dict[str, Values]:

@@ -26,8 +26,8 @@ RULES: tuple[By, ...] = get_args(By)
 
 THUMBNAIL = 8
 POOL = 10_000
-SEEN = 256
-"""Of the pool, that are in memory at once."""
+SEEN = 64
+"""Pictures of the pool that are in memory at once."""
 
 BOXED_POOL = 4
 """Candidates for k-centre: so many drawn ones, of boxed pictures so many times the count, since each is decoded."""
@@ -175,15 +175,15 @@ def k_centre(features: NDArray[np.float32], count: int) -> NDArray[np.int64]:
     return np.array(chosen, np.int64)
 
 
-def thumbnails(images: Pictures, batch: int = 64) -> NDArray[np.float32]:
+def thumbnails(images: Pictures) -> NDArray[np.float32]:
     """What k-centre compares: each picture's mean colours in 8x8 fields, float32 (N, 192), 0 to 255."""
     import cv2
 
     size = (THUMBNAIL, THUMBNAIL)
     rows = [
         cv2.resize(image, size, interpolation=cv2.INTER_AREA).reshape(-1)
-        for start in range(0, len(images), batch)
-        for image in images[start : start + batch]
+        for start in range(0, len(images), SEEN)
+        for image in images[start : start + SEEN]
     ]
     return np.asarray(rows, np.float32)
 

@@ -30,7 +30,6 @@ from edge.bundle import Format
 Values = NDArray[np.float32]
 Sums = NDArray[np.float64]
 Heads = dict[str, Values]
-Metric = Callable[[Heads], float]
 
 CEILING_DB = 120.0
 """Of a layer on which rounding changes nothing that float32 shows."""
@@ -83,8 +82,9 @@ class Sensitivity:
 
     Attributes:
         name: of the convolution.
-        drop: how far the metric falls where this layer alone is int8, in the metric's unit.
-        gain: how far the metric of the int8 network rises where this layer alone stays in float.
+        drop: of a hundred images, how many change their first answer where this layer alone is int8: the place of the
+            first head's largest value.
+        gain: how many more keep it in the int8 network where this layer alone stays in float.
         alone_error: mean squared error of the heads against float where this layer alone is int8, as a share
             of their mean square; rest_error: the same where all others are.
     """
@@ -97,28 +97,25 @@ class Sensitivity:
 
 
 def sensitivity(
-    graph: Graph, plan: Plan, images: Pictures, metric: Metric | None = None, target: Format = "tflite"
+    graph: Graph, plan: Plan, images: Pictures, target: Format = "tflite"
 ) -> tuple[Sensitivity, ...]:
     """Each layer alone in int8, and each alone in float; the one with the largest error alone comes first.
 
-    By the error, since on a few hundred images a metric moves by chance.
+    By the error, since on a few hundred images answers change by chance.
 
     Args:
         graph: folded.
         images: uint8 (N, H, W, 3) RGB.
-        metric: of the heads, float32 (N, ...) by name, larger is better; by default the percentage of images
-            on which the first head's largest value stands where the float network has it.
     """
     pair = _Pair(graph, plan, target)
     names = frozenset(node.name for node in pair.layers)
     exact = _infer(pair.exact, images)
-    score = metric or _agreement(exact)
-    float_score, int8_score = score(exact), score(_infer(pair.int8, images))
+    int8_kept = _kept(exact, _infer(pair.int8, images))
     found = []
     for name in (node.name for node in pair.layers):
         alone = _infer(pair.variant(frozenset({name}), others=False), images)
         rest = _infer(pair.variant(names - {name}, others=True), images)
-        drop, gain = float_score - score(alone), score(rest) - int8_score
+        drop, gain = 100 - _kept(exact, alone), _kept(exact, rest) - int8_kept
         found.append(Sensitivity(name, drop, gain, _error(exact, alone), _error(exact, rest)))
     return tuple(sorted(found, key=lambda layer: -layer.alone_error))
 
@@ -144,17 +141,13 @@ def most_relieving(graph: Graph, plan: Plan, images: Pictures, target: Format = 
 
 def layer_rows(graph: Graph, plan: Plan, images: Pictures, target: Format = "tflite") -> list[dict[str, Any]]:
     """Both measures of each layer in one row, for a table or JSON; the lowest `own_db` first."""
-    costs = {cost.name: cost for cost in sensitivity(graph, plan, images, target=target)}
+    costs = {cost.name: cost for cost in sensitivity(graph, plan, images, target)}
     return [asdict(error) | asdict(costs[error.name]) for error in layer_errors(graph, plan, images, target)]
 
 
-def top1(labels: NDArray[np.integer[Any]]) -> Metric:
-    """The percentage of images of which the first head's largest value is the label, (N,)."""
-    return lambda heads: 100 * float((_named(heads) == labels).mean())
-
-
-def _agreement(exact: Heads) -> Metric:
-    return top1(_named(exact))
+def _kept(exact: Heads, found: Heads) -> float:
+    """Of a hundred images, those that keep their first answer."""
+    return 100 * float((_named(found) == _named(exact)).mean())
 
 
 def _named(heads: Heads) -> NDArray[np.int64]:

@@ -82,8 +82,8 @@ def walk(graph: Graph, plan: Plan, images: Pictures, target: Format, repair: Rep
                 del exact[name], given[name]
 
 
-def run(node: Node, inputs: list[Values], grid: TensorParams | None = None) -> Values:
-    """One layer by itself, each input float32 (n, ...); its output rounded where a grid is given."""
+def run(node: Node, inputs: list[Values]) -> Values:
+    """One layer by itself, each input float32 (n, ...)."""
     layer = make_layer(node)
     layer.build([x.shape for x in inputs] if len(inputs) > 1 else inputs[0].shape)
     if node.weights:
@@ -92,8 +92,7 @@ def run(node: Node, inputs: list[Values], grid: TensorParams | None = None) -> V
     found = np.empty((images, *node.shape), np.float32)
     for start in range(0, images, CHUNK):
         part = slice(start, start + CHUNK)
-        values = np.asarray(call_layer(layer, [x[part] for x in inputs]))
-        found[part] = values if grid is None else grid.rounded(values)
+        found[part] = np.asarray(call_layer(layer, [x[part] for x in inputs]))
     return found
 
 

@@ -166,7 +166,7 @@ def _manifest(job: Job, plan: Plan | None, artefacts: tuple[Artefact, ...], gold
 def _calibration(job: Job, plan: Plan) -> Calibration:
     return Calibration(
         model_sha256=job.model_sha256,
-        samples_sha256=plan.samples_sha256,
+        samples_sha256=plan.provenance.samples_sha256,
         samples=plan.samples,
         source=plan.source,
         preprocessing=plan.provenance.preprocessing,

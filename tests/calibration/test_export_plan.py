@@ -61,7 +61,7 @@ def test_an_export_repeats_a_plan_exactly(command: Callable, model: Path, plan: 
         assert (other["tflite.int8.logits"] != wanted).any()
     assert again.manifest.calibration is not None
     assert again.manifest.calibration.method == "mse, equalise, bias correction"
-    assert again.manifest.calibration.samples_sha256 == Plan.read(plan).samples_sha256
+    assert again.manifest.calibration.samples_sha256 == Plan.read(plan).provenance.samples_sha256
 
 
 def test_a_stale_plan_ends_the_export_with_its_reason(

@@ -10,11 +10,12 @@ import layerwise
 import numpy as np
 import pytest
 from keras import layers
+from plans import make_plan
 
 from calibration.calibrate import calibrate
 from calibration.fold import fold
 from calibration.graph import Graph, infer, read
-from calibration.plan import Plan, make_plan
+from calibration.plan import Plan
 from calibration.rounding import rounded_inputs, rounded_nodes
 from calibration.samples import Samples
 from calibration.settings import Settings

@@ -11,11 +11,11 @@ import layerwise
 import numpy as np
 import pytest
 from keras import layers
+from plans import make_plan
 
 from calibration.fold import fold
 from calibration.graph import build, infer, read
 from calibration.kinds import SUPPORTED
-from calibration.plan import make_plan
 from calibration.simulate import simulate
 from edge.bundle import FORMATS
 from edge.errors import InputError

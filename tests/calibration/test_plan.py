@@ -11,12 +11,13 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from plans import make_plan
 
 from calibration.fold import fold
 from calibration.graph import Graph, build, infer, read
 from calibration.kinds import WEIGHTED
 from calibration.observers import measured, ranges
-from calibration.plan import Plan, make_plan, wide_enough
+from calibration.plan import Plan, wide_enough
 from calibration.simulate import simulate
 from edge.errors import InputError
 from edge.pixels import normalise
@@ -162,7 +163,8 @@ def test_a_plan_that_does_not_fit_is_refused_by_the_layers_name(changes: dict[st
 def test_a_plan_names_its_images(pictures: Any) -> None:
     graph = _copying()
     first, again, other = (make_plan(graph, _ramp(n), "made", "minmax") for n in (9, 9, 10))
-    assert first.samples_sha256 == again.samples_sha256 != other.samples_sha256
+    assert first == again
+    assert first.provenance.samples_sha256 != other.provenance.samples_sha256
     assert (first.samples, other.samples) == (9, 10)
 
 

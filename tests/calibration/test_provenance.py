@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from keras import layers
+from plans import make_plan
 
 from calibration import __main__ as command_module
 from calibration.calibrate import calibrate
 from calibration.coverage import coverage, doubts
 from calibration.fold import fold
 from calibration.graph import Graph, read
-from calibration.plan import Plan, make_plan, provenance
+from calibration.plan import Plan, provenance
 from calibration.provenance import StalePlan, graph_sha256
 from calibration.samples import Samples, labelled_samples
 from calibration.settings import Settings

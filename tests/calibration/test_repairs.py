@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -13,15 +14,16 @@ import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
+from plans import make_plan
 
 from bench.hard import out_of_scale
-from calibration.calibrate import calibrate, work
+from calibration.calibrate import _clip, calibrate, work
 from calibration.equalise import equalised, equalising_factors, unequalised
 from calibration.fold import fold
 from calibration.graph import Graph, Node, build, infer, read
 from calibration.kinds import WEIGHTED
 from calibration.observers import reach
-from calibration.plan import Plan, make_plan, packed
+from calibration.plan import Plan, packed
 from calibration.quantize import by_channel, integer_kernel
 from calibration.samples import Samples, labelled_samples
 from calibration.settings import Settings
@@ -367,6 +369,22 @@ def test_a_layer_that_reads_a_tensor_twice_leaves_it_to_others() -> None:
 
     walk(graph, make_plan(graph, images, "made"), images, "tflite", note)
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("between", "limits"),
+    [
+        (layers.ReLU(), (0, math.inf)),
+        (layers.ReLU(6.0), (0, 6)),
+        (layers.Activation("relu6"), (0, 6)),
+        (layers.MaxPooling2D(2), (-math.inf, math.inf)),
+    ],
+)
+def test_adaround_looks_at_what_the_activation_lets_through(
+    between: Any, limits: tuple[float, float]
+) -> None:
+    graph = _chain(between)
+    assert _clip(graph, graph["a"]) == limits
 
 
 def test_rounding_is_packed_without_loss() -> None:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from keras import layers
+from plans import make_plan
 
 from calibration.__main__ import main
 from calibration.fold import fold
 from calibration.graph import Graph, read
 from calibration.kinds import WEIGHTED
-from calibration.plan import make_plan
 from calibration.sensitivity import layer_errors, layer_rows, sensitivity
 from edge.bundle import Format
 from train.data import load

@@ -11,11 +11,12 @@ import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers
+from plans import make_plan
 
 from calibration.fold import fold
 from calibration.graph import Graph, build, infer, read
 from calibration.kinds import WEIGHTED
-from calibration.plan import Plan, make_plan
+from calibration.plan import Plan
 from calibration.simulate import simulate
 from edge.pixels import normalise
 from edge.runners.plans import Toolkit

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from plans import make_plan
 
 import sightline
 from calibration.fold import fold
 from calibration.graph import build, infer, read
-from calibration.plan import make_plan
 from calibration.simulate import simulate
 from edge.bundle import Bundle, Format
 from edge.errors import InputError
