@@ -15,10 +15,11 @@ from plans import make_plan
 
 from calibration.__main__ import main
 from calibration.fold import fold
-from calibration.graph import Graph, read
+from calibration.graph import Graph, build, infer, read
 from calibration.kinds import WEIGHTED
 from calibration.sensitivity import layer_errors, layer_rows, sensitivity
 from edge.bundle import Format
+from edge.pixels import normalise
 from train.data import load
 from train.weights import load_keras
 
@@ -117,6 +118,20 @@ def test_a_corrected_bias_is_part_of_int8_and_not_of_what_it_is_measured_against
             if layer.name == "head"
         )
     )
+
+
+def test_a_layer_that_spoils_answers_loses_them_alone_and_wins_them_back_in_float() -> None:
+    graph, images = _network(0), _pictures(0)
+    named = infer(build(graph), normalise(images))["logits"].argmax(axis=1)
+    rare = int(np.bincount(named, minlength=10).argmin())
+    shift = tuple(9.0 * (label == rare) for label in range(10))
+    plan = make_plan(graph, images, "blobs", "minmax")
+    first, *others = sensitivity(
+        graph, plan.model_copy(update={"bias_shifts": {"tflite": {"head": shift}}}), images
+    )
+    assert first.name == "head"
+    assert min(first.drop, first.gain) > 50
+    assert max(max(layer.drop, layer.gain) for layer in others) < 25
 
 
 def test_the_command_writes_both_measures(tmp_path: Path) -> None:
