@@ -14,7 +14,7 @@ from keras import layers
 from plans import make_plan
 
 from calibration.__main__ import main
-from calibration.fold import fold
+from calibration.fold import fold, fused_relu
 from calibration.graph import Graph, build, infer, read
 from calibration.kinds import WEIGHTED
 from calibration.sensitivity import layer_errors, layer_rows, sensitivity
@@ -132,6 +132,20 @@ def test_a_layer_that_spoils_answers_loses_them_alone_and_wins_them_back_in_floa
     assert first.name == "head"
     assert min(first.drop, first.gain) > 50
     assert max(max(layer.drop, layer.gain) for layer in others) < 25
+
+
+@pytest.mark.parametrize("target", ["tflite", "onnx"])
+def test_a_layer_alone_is_rounded_with_its_own_output(target: Format) -> None:
+    graph, images = _network(0), _pictures(0)
+    plan = make_plan(graph, images, "blobs", "minmax")
+    relu = fused_relu(graph, graph["conv2"])
+    assert relu is not None
+    low, high = plan.ranges[relu.name]
+    coarse = plan.model_copy(update={"ranges": {**plan.ranges, relu.name: (30 * low, 30 * high)}})
+    first, second, *_ = sensitivity(graph, coarse, images, target)
+    assert first.name == "conv2"
+    assert first.alone_error > 10 * second.alone_error
+    assert first.rest_error < 0.1 * first.alone_error
 
 
 def test_the_command_writes_both_measures(tmp_path: Path) -> None:
