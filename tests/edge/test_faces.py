@@ -36,6 +36,14 @@ def test_a_score_of_the_threshold_is_enough() -> None:
     assert candidates(heads, GRID, 0.5)[1].tolist() == [0.5]
 
 
+def test_the_best_candidates_are_taken_equal_ones_in_the_order_of_the_cells() -> None:
+    heads = heads_of(64, 96, low=0.0)
+    heads["score_32"][0, 1, 2] = 3.0
+    boxes, _ = candidates(heads, GRID, 0.1, most=40)
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    np.testing.assert_array_equal(centres, GRID.cells[[-1, *range(39)], :2])
+
+
 def put(
     heads: dict[str, Floats],
     stride: int,

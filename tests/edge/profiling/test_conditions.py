@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.profiling.conditions import Sampler, comparable
+from edge.profiling.conditions import Sampler, _notes, comparable
 from edge.profiling.snapshot import (
     Family,
     Jiffies,
+    Sensors,
+    Snapshot,
     parse_loadavg,
     parse_nvpmodel_query,
     parse_power_mode,
@@ -193,6 +195,11 @@ def test_energy_of_rapl_goes_on_past_the_end_of_its_counter(tmp_path: Path) -> N
     assert energy is not None
     assert energy.total_j == pytest.approx(3.0)
     assert energy.source == "RAPL"
+
+
+def test_an_hour_on_both_clocks_is_no_step() -> None:
+    shots = [Snapshot(0.0, 1e9), Snapshot(3600.0, 1e9 + 3600.5)]
+    assert not any("stepped" in note for note in _notes(shots, Sensors.find(Path("/nowhere")), ""))
 
 
 def test_a_stepped_clock_is_noted(jetson: Path, monkeypatch: pytest.MonkeyPatch) -> None:

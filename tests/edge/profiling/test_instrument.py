@@ -267,6 +267,12 @@ def test_frames_that_a_model_does_not_see_are_in_no_figure_of_it() -> None:
     assert len(found["third"]["infer"]) == int((timings.columns["steady"] * (seen > 0)).sum()) > 0
 
 
+def test_frames_of_the_warm_up_are_in_no_figure_and_all_others_are() -> None:
+    timings, _, _ = measured({"infer": lambda index: 0.1 if index < 3 else 0.002}, 60)
+    assert timings.states[0].begin >= 3
+    assert timings.n == 60 - timings.states[0].begin
+
+
 def test_an_empty_source_ends_all_the_same() -> None:
     source = Repeated(fakes.SlowSource(0))
     summary = Pipeline(source, fakes.one(fakes.SlowModel()), [], Limits(frames=20), lossless=True).run()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.profiling.conditions import _timeline
 from edge.profiling.power import (
     Energy,
     energy_of_counter_j,
@@ -17,6 +18,7 @@ from edge.profiling.power import (
     total_of,
     unwrapped,
 )
+from edge.profiling.snapshot import Snapshot
 
 
 def write(path: Path, content: object) -> None:
@@ -160,3 +162,9 @@ def test_without_one_of_its_rails_there_is_no_total() -> None:
     energy = Energy("INA3221", 10, 1.0, {"CPU": 1.0}, ("CPU", "GPU"))
     assert energy.total_j is None
     assert energy.as_json()["mj_a_frame"] == {"CPU": 100.0}
+
+
+def test_a_sum_of_rails_is_not_told_of_a_moment_at_which_one_did_not_answer() -> None:
+    shots = [Snapshot(0.0, 0.0, power_w={"CPU": 1.0, "GPU": 2.0}), Snapshot(1.0, 1.0, power_w={"CPU": 1.0})]
+    rails = {name: [(0.0, 1.0)] for name in ("CPU", "GPU")}
+    assert [moment["power_w"] for moment in _timeline(shots, rails)] == [3.0, None]
