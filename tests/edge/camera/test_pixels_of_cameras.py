@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 from av.video.reformatter import VideoReformatter
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edge.camera.child.gst_layout import colours, copies
@@ -48,6 +48,8 @@ def test_planes_are_those_of_ffmpeg(pixel_format: str, width: int, height: int) 
 
 @settings(deadline=None)
 @given(formats, sides, sides, st.sampled_from(["", "bt601", "bt709"]), st.booleans())
+@example("yuv420p", 62, 46, "", False)
+@example("yuv420p", 61, 48, "", False)
 def test_way_through_the_ring_changes_no_pixel(
     pixel_format: str, width: int, height: int, matrix: str, full_range: bool
 ) -> None:
@@ -63,6 +65,16 @@ def test_way_through_the_ring_changes_no_pixel(
         dst_color_range=2,
     )
     np.testing.assert_array_equal(out, straight.to_ndarray())
+
+
+@pytest.mark.parametrize(("height", "assumed"), [(719, "bt601"), (720, "bt709")])
+def test_colours_without_a_matrix_are_those_of_hd_from_720_rows_on(height: int, assumed: str) -> None:
+    frame, found = noise(16, height, "yuv420p"), []
+    for matrix in ("", assumed):
+        layout = Layout("yuv420p", 16, height, matrix)
+        found.append(np.empty((height, 16, 3), np.uint8))
+        ToRgb(layout).into(memoryview(slot_with(frame, layout)), found[-1])
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("pixel_format", ["yuv420p", "nv12", "yuv422p", "yuyv422"])
