@@ -103,7 +103,6 @@ class Ledger:
         missing = max(0, number - self._settled)
         self.captured += missing
         self.dropped += missing
-        self._settled += missing
 
 
 class Pace:
@@ -132,8 +131,7 @@ class Pace:
     def frame(self, number: int, capture_ns: int) -> None:
         """One of the stream's frames, with its number among those captured."""
         if self._last is not None and number > self._last[0]:
-            between_s = (capture_ns - self._last[1]) / 1e9 / (number - self._last[0])
-            self._seen_s.append(max(0.0, between_s))
+            self._seen_s.append((capture_ns - self._last[1]) / 1e9 / (number - self._last[0]))
         self._last = (number, capture_ns)
 
     @property
