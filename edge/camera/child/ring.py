@@ -63,8 +63,6 @@ class RingWriter:
 
     def _renew(self, layout: Layout) -> None:
         """A new ring, sent to the parent before any token of it."""
-        if not self.lossless:
-            self._take_back()
         size = link.ring_bytes(layout.size)
         descriptor = os.memfd_create("sightline-camera", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
