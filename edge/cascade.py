@@ -350,5 +350,5 @@ def crops(faces: Faces, pixels: Image, most: int) -> Iterator[Image]:
         x, y = (x0 + x1) / 2, (y0 + y1) / 2
         left, top = max(0, int(x - half)), max(0, int(y - half))
         # A face of a fraction of a pixel at the edge still makes a crop of one.
-        right, bottom = min(width, max(left + 1, round(x + half))), min(height, max(top + 1, round(y + half)))
+        right, bottom = max(left + 1, round(x + half)), max(top + 1, round(y + half))
         yield pixels[min(top, height - 1) : bottom, min(left, width - 1) : right]

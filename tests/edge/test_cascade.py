@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edge.cascade import Cascade, Member, crops
+from edge.cascade import Cascade, Member, Stream, crops
 from edge.config import ModelSettings
 from edge.errors import InputError
 from edge.frame import MODEL_STAGES, Frame
@@ -318,3 +318,11 @@ def test_a_stream_that_changes_its_size_keeps_its_tracks_and_holds_no_box_of_the
     result = cascade.process(frame_of(240, 320))
     found = {tuple(np.array(face.box) / 2): face.track for face in result.faces}
     assert (found, result.held_ms) == (numbers, {})
+
+
+def test_faces_stay_who_they_are_in_pictures_of_another_shape() -> None:
+    stream = Stream(follows=True)
+    for size, box in (((100, 200), (10, 20, 30, 60)),) * 2 + (((50, 400), (20, 10, 60, 30)),):
+        stream.next(size)
+        found = stream.tracker("faces").update(np.float32([box])).tolist()
+    assert found == [1]
