@@ -127,7 +127,8 @@ class _Run:
         return self.seconds_before + time.monotonic() - self.begun_s
 
     def save_when_due(self) -> None:
-        if time.monotonic() - self.saved_s >= self.interval_s:
+        # Before the first batch there is nothing to keep, and of an optimiser without a step Keras loads nothing.
+        if self.step and time.monotonic() - self.saved_s >= self.interval_s:
             self.save()
 
     def save(self) -> None:

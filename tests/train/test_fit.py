@@ -186,6 +186,14 @@ def test_no_checkpoint_before_its_time(digits: LabelledImages, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+def test_no_checkpoint_before_the_first_batch(digits: LabelledImages, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(
+            ClassifierLesson(RECIPE, digits, None), tmp_path / "x.keras", Recorder(1), checkpoint_interval_s=0
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_metrics_are_the_means_of_the_epoch(unbroken: tuple[Trained, Recorder]) -> None:
     trained, recorder = unbroken
     assert [epoch for epoch, _ in recorder.epochs] == [1, 2, 3]
