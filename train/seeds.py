@@ -46,7 +46,7 @@ def runs_of(cards: list[Card]) -> tuple[SeedRun, ...]:
         if differing := _differing(first, card):
             raise InputError(
                 f"Seed {card.seed} is another training than seed {first.seed}: {', '.join(differing)} differ. "
-                "Train the same recipe on the same data, with seed=N alone changed."
+                "Train the same recipe on the same data, with seed=N (and name=NAME) alone changed."
             )
     if len({run.seed for run in runs}) < len(runs):
         raise InputError(f"The same seed twice: {', '.join(str(run.seed) for run in runs)}.")
@@ -67,7 +67,7 @@ def _run(card: Card) -> SeedRun:
 def _differing(one: Card, other: Card) -> list[str]:
     mine, its = one.recipe or {}, other.recipe or {}
     fields = [
-        key for key in sorted(mine.keys() | its.keys()) if key != "seed" and mine.get(key) != its.get(key)
+        key for key in sorted((mine.keys() | its.keys()) - {"seed", "name"}) if mine.get(key) != its.get(key)
     ]
     return fields + ["data"] * (
         one.data is None or other.data is None or one.data.sha256 != other.data.sha256

@@ -24,7 +24,7 @@ def make(tmp_path: Path) -> Make:
             name="net",
             labels=("cat", "dog"),
             input=InputSpec(height=8, width=8, resize="crop"),
-            recipe={"epochs": 3, "seed": seed, **recipe},
+            recipe={"name": name, "epochs": 3, "seed": seed, **recipe},
             seed=seed,
             data=DataCard(source="made", n=2, sha256=digest * 64),
             metrics={} if top1 is None else {"test_top1": top1},
