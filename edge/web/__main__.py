@@ -52,4 +52,5 @@ if __name__ == "__main__":
     try:
         main()
     except InputError as error:
-        raise SystemExit(f"Error: {error}") from None
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import stat
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,3 +157,11 @@ def test_the_command_asks_for_a_password_twice_and_refuses_a_short_one(tmp_path:
     done = CliRunner().invoke(main, ["password", str(path)], input="long enough it is\n" * 2)
     assert done.exit_code == 0
     assert read_hash(path).matches("long enough it is")
+
+
+def test_a_file_that_cannot_be_written_ends_the_command_with_2(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "edge.web", "token", str(tmp_path / "file" / "web.token")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("Error: Cannot write")
