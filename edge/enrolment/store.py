@@ -150,8 +150,8 @@ class Store:
         name = quote(label, safe=" ")
         if not label.strip() or not label.isprintable() or len(name) > 200 or label == UNKNOWN:
             raise InputError(
-                f"'{label}' cannot be a label: expected up to 200 printable letters, and not '{UNKNOWN}', "
-                "which stands for what is like no class."
+                f"'{label}' cannot be a label, which names a file: expected at most 200 letters that can be printed "
+                f"(each beyond ASCII counts as 6 or more), and not '{UNKNOWN}', which stands for what is like no class."
             )
         return self.folder / f"{name}.json"
 

@@ -188,7 +188,8 @@ def test_a_picture_without_exactly_one_face_is_refused_by_name(
         ("unknown", 3, "cannot be a label"),
         ("", 3, "cannot be a label"),
         ("a\nb", 3, "cannot be a label"),
-        ("x" * 201, 3, "cannot be a label"),
+        ("x" * 201, 3, "at most 200 letters"),
+        ("日" * 23, 3, "each beyond ASCII counts as 6 or more"),
     ],
 )
 def test_what_cannot_be_enrolled_is_refused(
