@@ -412,6 +412,11 @@ def test_settings_that_do_not_fit_are_refused(tmp_path: Path, options: dict[str,
         settings(tmp_path, 1883, **options)
 
 
+def test_the_port_is_that_of_the_protocol_unless_it_is_given() -> None:
+    ports = [MqttSettings(host="b", **given).broker().port for given in ({}, {"tls": True}, {"port": 9})]
+    assert ports == [1883, 8883, 9]
+
+
 def test_an_outbox_that_cannot_be_used_is_named_and_no_thread_is_left(tmp_path: Path) -> None:
     (tmp_path / "outbox.sqlite").write_text("no database, but a text of some length" * 100)
     before = threading.active_count()
