@@ -10,7 +10,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -78,7 +77,6 @@ class Switch:
     job: Job
     runner: Runner | None
     reason: str = ""
-    seconds: float = 0.0
 
 
 @dataclass
@@ -121,13 +119,12 @@ class Upgrader:
             self.on_ready()
 
     def _done(self, job: Job) -> Switch:
-        begin_s = time.monotonic()
         try:
             self._build(job.upgrade.command)
             runner, _ = open_proven(job.bundle, job.upgrade.backend, job.upgrade.precision, job.threads)
         except (SightlineError, OSError) as error:
-            return Switch(job, None, str(error), time.monotonic() - begin_s)
-        return Switch(job, runner, seconds=time.monotonic() - begin_s)
+            return Switch(job, None, str(error))
+        return Switch(job, runner)
 
     def _build(self, command: tuple[str, ...]) -> None:
         """Run the child to its end; raises InputError when it fails or is stopped."""

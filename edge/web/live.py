@@ -108,7 +108,7 @@ class LiveSink:
         quality: of the JPEG, 1 to 100.
 
     Attributes:
-        encoded: pictures so far; missed: frames that were replaced before the encoder took them.
+        encoded: pictures so far.
     """
 
     def __init__(self, title: str = "", fps: float = 12.0, width: int = 960, quality: int = 78) -> None:
@@ -122,7 +122,6 @@ class LiveSink:
         self._worker: threading.Thread | None = None
         self._stopping = False
         self.encoded = 0
-        self.missed = 0
 
     def open(self, source: SourceInfo) -> None:
         """Make the camera known; cameras share one sink, which is open until it is closed once."""
@@ -198,7 +197,6 @@ class LiveSink:
             if channel.waiting is not None:
                 buffer, now_ns = channel.waiting.pixels, channel.waiting.since_ns
                 channel.waiting = None
-                self.missed += 1
         if buffer.shape != frame.pixels.shape:
             buffer = np.empty_like(frame.pixels)
         np.copyto(buffer, frame.pixels)
