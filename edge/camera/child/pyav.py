@@ -54,9 +54,8 @@ def _decode(work: Work, request: Request, ring: RingWriter) -> None:
             stream, is_connected = container.streams.video[0], True
             stream.codec_context.thread_count = request["threads"]
             has_clock = _has_clock(container.format)
-            rate = (
-                stream.average_rate or stream.codec_context.framerate or 0
-            )  # MPEG-TS states none, its H.264 may
+            # MPEG-TS states no rate; the H.264 in it may.
+            rate = stream.average_rate or stream.codec_context.framerate or 0
             work.connected(float(rate) if has_clock else 0.0)
             for picture, capture_ns in _pictures(container, stream, request["driver_stamps"]):
                 _capture(picture, capture_ns, picture.time if has_clock else None, ring)
