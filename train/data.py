@@ -389,7 +389,7 @@ def _readable(files: _ImageFiles, see: Callable[[Image], None], skip_corrupt: bo
 def _corrupt(broken: list[SourceError], files: _ImageFiles) -> str:
     if len(broken) == len(files.paths):
         return f"{files.source}: none of {len(broken)} pictures can be decoded. {broken[0]}"
-    return f"{files.source}: {_which(broken, files)}. Replace them, or go on without them: --skip-corrupt."
+    return f"{files.source}: {_which(broken, files)}. `--skip-corrupt` goes on without them."
 
 
 def _which(broken: list[SourceError], files: _ImageFiles) -> str:
