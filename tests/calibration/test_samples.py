@@ -55,7 +55,13 @@ def test_boxed_pictures_are_letterboxed_and_evenly_spaced(boxed: Path) -> None:
 def test_there_are_no_more_pictures_than_there_are(boxed: Path) -> None:
     train = load_boxed(boxed, "train")
     assert every_nth(train, 10) is train
-    assert len(read_samples(str(boxed), LETTERBOX, 500).images) == 10
+    samples = read_samples(str(boxed), LETTERBOX, 500)
+    assert len(samples.images) == 10
+    assert samples.held_out is None
+    digits = load("digits", "train", 16, 16)
+    samples = labelled_samples(digits, 10**6)
+    assert samples.source.endswith(f", {len(digits)} by class")
+    assert samples.held_out is None
 
 
 def test_labelled_images_are_chosen_by_class() -> None:
@@ -69,10 +75,28 @@ def test_k_centre_takes_the_picture_least_like_those_before_it() -> None:
     rng = np.random.default_rng(0)
     crowd = rng.normal(0, 0.01, (90, 2))
     lonely = np.array([[9.0, 0], [-9, 0], [0, 9], [0, -9]])
-    features = np.concatenate([crowd, lonely]).astype(np.float32)
+    features = np.concatenate([lonely, crowd]).astype(np.float32)
     chosen = k_centre(features, 5)
-    assert chosen[0] < 90
-    assert set(chosen[1:]) == {90, 91, 92, 93}
+    assert chosen[0] >= 4
+    assert set(chosen[1:]) == {0, 1, 2, 3}
+
+
+def test_k_centre_compares_mean_colours() -> None:
+    stripes = np.zeros((1, 16, 16, 3), np.uint8)
+    stripes[:, :, ::2] = 200
+    assert (thumbnails(stripes) == 100).all()
+
+
+def test_k_centre_chooses_among_pictures_drawn_from_the_whole_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so few that all are chosen, they are those that would be drawn at random."""
+    monkeypatch.setattr("calibration.samples.POOL", 60)
+    train = load("digits", "train", 16, 16)
+    assert labelled_samples(train, 60, "k-centre").ids == labelled_samples(train, 60, "random").ids
+
+
+def test_k_centre_chooses_among_more_boxed_pictures_than_it_takes(boxed: Path) -> None:
+    """The grey of the middle, both ends, and the middle between two; in the order of the split."""
+    assert boxed_samples(load_boxed(boxed, "train"), LETTERBOX, 4, "k-centre").ids == ("0", "2", "4", "9")
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 30))
@@ -117,6 +141,20 @@ def test_held_out_images_are_others() -> None:
     watched = {image.tobytes() for image in samples.images[:]}
     assert len(samples.held_out) == 128
     assert not watched & {image.tobytes() for image in samples.held_out[:]}
+
+
+def test_held_out_images_are_from_all_over_the_split(boxed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it stands by class, or by source, the first ones would be alike."""
+    digits = load("digits", "train", 16, 16)
+    by_class = digits.take(np.argsort(digits.labels, kind="stable"), "")
+    labels = {image.tobytes(): label for image, label in zip(digits.images, digits.labels, strict=True)}
+    held_out = labelled_samples(by_class, 100).held_out
+    assert held_out is not None
+    assert len({labels[image.tobytes()] for image in held_out[:]}) == 10
+    monkeypatch.setattr("calibration.samples.HELD_OUT", 2)
+    held_out = read_samples(str(boxed), LETTERBOX, 4).held_out
+    assert held_out is not None
+    assert held_out[:][:, 16, 32, 0].tolist() == [10, 80]
 
 
 @pytest.mark.parametrize("by", ["random", "k-centre"])
