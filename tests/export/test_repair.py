@@ -7,19 +7,27 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keras import layers
+from plans import make_plan
 
 from bench.hard import out_of_scale
+from calibration.fold import fold
+from calibration.graph import read
 from calibration.plan import Plan
-from edge.bundle import Bundle, Metrics
+from edge.bundle import FORMATS, Bundle, Format, Metrics
 from edge.errors import CheckFailed
 from export.gate import images_needed, in_words, verdict
 from export.parity import paired_interval
+from export.proof import Judge
+from export.repair import Record, repaired
 
 Command = Callable[..., Any]
 
@@ -93,6 +101,66 @@ def test_without_an_allowance_the_measured_drop_decides(n: int, drop: float) -> 
     for max_drop in (0.0, -0.5):
         wanted = "failed" if drop > max_drop else "passed"
         assert verdict(_metrics(n, drop, drop - 9, drop + 9), max_drop) == wanted
+
+
+Drops = dict[str, tuple[float, float]]
+
+
+def _climbed(drops: Drops, monkeypatch: pytest.MonkeyPatch) -> tuple[Plan, Record, list[Any]]:
+    """The loop with `drops` for what is lost by each method, in TFLite and ONNX, 'else' by any other.
+
+    And by layer that went to float, those before it, the target, and the images that chose it.
+    """
+    pixels = keras.Input((8, 8, 3))
+    graph = fold(read(keras.Model(pixels, layers.Conv2D(2, 1)(pixels))))
+    images = np.arange(130, dtype=np.uint8).repeat(8 * 8 * 3).reshape(130, 8, 8, 3)
+    first, chosen = make_plan(graph, images, "made", "minmax"), []
+
+    def relieving(_: object, plan: Plan, images: np.ndarray, target: Format) -> str:
+        chosen.append((plan.float_layers, target, images[:, 0, 0, 0].tolist()))
+        return f"layer{len(plan.float_layers)}"
+
+    def drop(simulation: tuple[Plan, Format]) -> float:
+        plan, target = simulation
+        return drops.get(plan.method, drops["else"])[FORMATS.index(target)]
+
+    monkeypatch.setattr("export.repair.simulate", lambda graph, plan, target: (plan, target))
+    monkeypatch.setattr("export.repair.most_relieving", relieving)
+    proof = SimpleNamespace(judge=lambda _: Judge(100, drop), samples=SimpleNamespace(images=images))
+    job: Any = SimpleNamespace(
+        proof=proof, reference=None, repair=True, graph=graph, formats=FORMATS, max_drop=1
+    )
+    job.calibrated = lambda settings, *_: first.model_copy(update={"settings": settings})
+    return *repaired(job, first, lambda _: None, lambda _: None), chosen
+
+
+def test_each_attempt_goes_on_from_the_best_and_the_worse_target_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    equalised = "minmax, equalise, bias correction"
+    drops = {
+        "minmax": (3.0, 9.0),
+        "mse": (1.0, 10.0),
+        equalised: (1.0, 5.0),
+        "mse, equalise, bias correction": (0.5, 5.0),
+        "minmax, equalise, adaround, bias correction": (0.0, 6.0),
+        f"{equalised}, in float: layer0": (0.6, 0.2),
+        f"{equalised}, in float: layer0, layer1": (0.5, 0.4),  # half of what is allowed in the end
+        "else": (0.0, 0.0),
+    }
+    plan, record, chosen = _climbed(drops, monkeypatch)
+    assert [attempt.method for attempt in record.attempts] == list(drops)[:-1]
+    assert [attempt.enough for attempt in record.attempts] == [False] * 6 + [True]
+    assert plan.float_layers == ("layer0", "layer1")
+    spread = list(range(0, 130, 3))
+    assert chosen == [((), "onnx", spread), (("layer0",), "onnx", spread)]
+
+
+def test_where_nothing_helps_the_cheapest_goes_to_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, record, chosen = _climbed({"else": (2.0, 2.0)}, monkeypatch)
+    assert plan.method == record.attempts[0].method == "minmax"
+    assert len(chosen) == 2
+    assert record.attempts[-1].float_layers == ("layer0", "layer1")
 
 
 @pytest.fixture(scope="module")
