@@ -76,7 +76,7 @@ def coverage(
         tally.below += int((values < low).sum())
         tally.above += int((values > high).sum())
         tally.least, tally.most = min(tally.least, float(values.min())), max(tally.most, float(values.max()))
-    return {name: _share(tally, *plan.ranges[name]) for name, tally in tallies.items() if tally.values}
+    return {name: _share(tally, *plan.ranges[name]) for name, tally in tallies.items()}
 
 
 def doubts(samples: Samples, covered: dict[str, Coverage]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from plans import make_plan
 
 from calibration import __main__ as command_module
 from calibration.calibrate import calibrate
-from calibration.coverage import coverage, doubts
+from calibration.coverage import Coverage, coverage, doubts
 from calibration.fold import fold
 from calibration.graph import Graph, read
 from calibration.plan import Plan, provenance
@@ -145,7 +145,10 @@ def test_good_samples_raise_no_doubt(samples: Samples) -> None:
 def test_few_and_blank_images_are_doubted(samples: Samples) -> None:
     few = Samples(samples.images[:10], "few")
     assert "10 calibration images are few" in doubts(few, {})[0]
+    assert doubts(Samples(samples.images[:64], "enough"), {}) == ()
     pixels = samples.images[:].copy()
+    pixels[:2] = 7
+    assert doubts(Samples(pixels, "hardly any blank"), {}) == ()
     pixels[:5] = 7
     assert "5 of 100 calibration images are blank" in doubts(Samples(pixels, "blank"), {})[0]
 
@@ -160,6 +163,8 @@ def test_images_of_another_task_are_doubted_by_coverage(samples: Samples) -> Non
     too_wide = make_plan(graph, samples.images, "digits")
     found = " ".join(doubts(samples, coverage(graph, too_wide, dim)))
     assert "fill less than 25%" in found
+    some = {"a": Coverage(0.02, 0.0, 1.0), "b": Coverage(0.01, 0.04, 1.0), "c": Coverage(0.01, 0.0, 1.0)}
+    assert "the range of 2 of 3 tensors, 'b' with 5.0 %" in doubts(samples, some)[0]
 
 
 # -- the commands ---------------------------------------------------------------------------------
