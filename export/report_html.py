@@ -54,7 +54,7 @@ def table(head: Iterable[str], rows: Iterable[tuple[str, ...]], words: bool = Fa
 
 def bar(share: float) -> str:
     """A bar of a share of the full length, 0 to 1."""
-    return f'<span class="bar"><i style="width:{100 * min(1.0, max(0.0, share)):.1f}%"></i></span>'
+    return f'<span class="bar"><i style="width:{100 * share:.1f}%"></i></span>'
 
 
 def flagged(text: str, bad: bool) -> str:

@@ -105,8 +105,7 @@ def _plot(int8: Int8, kept: set[str]) -> str:
     order = {node.name: place for place, node in enumerate(int8.graph.nodes)}
     rows = sorted(int8.layers, key=lambda row: order[row["name"]])
     errors = [max(row["alone_error"], 1e-12) for row in rows]
-    low, high = math.floor(math.log10(min(errors))), math.ceil(math.log10(max(errors)) + 1e-9)
-    high = max(high, low + 1)
+    low, high = math.floor(math.log10(min(errors))), math.floor(math.log10(max(errors))) + 1
 
     def x(error: float) -> float:
         return LEFT + (math.log10(error) - low) / (high - low) * (WIDTH - LEFT - 60)

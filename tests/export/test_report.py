@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -126,6 +128,7 @@ def test_sizes_are_shares_of_fp32_where_there_is_one() -> None:
     assert "<td>4,000 bytes</td><td>100%</td>" in page
     assert "<td>1,000 bytes</td><td>25%</td>" in page
     assert "<td>1,200 bytes</td><td>–</td>" in page
+    assert re.findall(r"width:([\d.]+)%", page) == ["100.0", "25.0", "30.0"]  # of the largest file
 
 
 def test_each_repair_says_what_it_gained_on_the_best_before_it() -> None:
@@ -201,3 +204,34 @@ def test_layers_without_any_error_still_make_a_plot() -> None:
     rows = [{**row, "alone_error": 0.0} for row in _int8().layers]
     page = _page(_int8(layers=rows))
     assert np.all(["nan" not in part for part in page.split('class="plot"')[1].split("</svg>")[:1]])
+
+
+def _picture(page: str, begin: str) -> ElementTree.Element:
+    content = page[page.index(begin) :]
+    return ElementTree.fromstring(content[: content.index("</svg>") + 6])
+
+
+def test_a_whisker_is_drawn_to_scale_and_the_widest_reaches_the_axis_end() -> None:
+    """PROVEN's: 0.5 points, -0.1 to 1.1."""
+    page = _page(artefacts=PROVEN[:2])
+    picture = _picture(page, "<svg width")
+    x = {line.get("class"): [float(line.get(at, "")) for at in ("x1", "x2")] for line in picture.iter("line")}
+    (low, high), (zero, _), (begin, end) = x["whisker"], x["zero"], x["axis"]
+    (dot,) = (float(circle.get("cx", "")) for circle in picture.iter("circle"))
+    assert begin < low < zero < dot < high < end
+    assert (zero - low) / (high - zero) == pytest.approx(0.1 / 1.1, abs=0.01)
+    assert (dot - zero) / (high - zero) == pytest.approx(0.5 / 1.1, abs=0.01)
+    assert high > end - 10
+    assert [text.text for text in picture.iter("text")] == ["-1.1", "+1.1"]
+    assert re.findall(r'class="(good|bad)">\+0.50', page) == ["good", "good", "bad"]
+    assert "<td>3.9 KiB</td>" in page
+
+
+def test_a_layers_mark_stands_at_its_error_on_the_plots_axis() -> None:
+    rows = [{**row, "alone_error": error} for row, error in zip(_int8().layers, (1e-4, 0, 3e-2), strict=True)]
+    picture = _picture(_page(_int8(layers=rows)), '<svg class="plot"')
+    marks = [float(circle.get("cx", "")) for circle in picture.iter("circle")]
+    axis = {text.text: float(text.get("x", "")) for text in picture.iter("text")}
+    assert marks[0] == pytest.approx(axis["1e-4"], abs=0.1)
+    assert marks[1] == pytest.approx(axis["1e-12"], abs=0.1)  # of none at all
+    assert axis["1e-2"] < marks[2] < axis["1e-1"]
