@@ -16,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
+from plans import make_plan
 
 from bench.hard import out_of_scale
 from calibration import quantize
@@ -183,6 +184,24 @@ def test_the_gradient_goes_straight_through_the_rounding() -> None:
     by_values, by_kernel = tape.gradient(total, [values, kernel])
     np.testing.assert_array_equal(by_values, [0, 3, 3, 3, 0])
     np.testing.assert_array_equal(by_kernel, weights)
+
+
+@pytest.mark.parametrize(
+    "window",
+    [{"strides": 2, "padding": "same", "use_bias": False}, {"dilation_rate": 2, "depth_multiplier": 2}],
+)
+def test_a_depthwise_layer_is_trained_as_it_is_simulated(window: dict[str, Any]) -> None:
+    pixels = keras.Input((16, 16, 3), name="pixels")
+    x = layers.DepthwiseConv2D(3, bias_initializer="normal", **window)(pixels)
+    graph = fold(read(keras.Model(pixels, layers.Conv2D(4, 1)(x))))
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), dtype=np.uint8)
+    plan = make_plan(graph, images, "noise")
+    trained, simulated = (
+        infer(model, normalise(images))["logits"]
+        for model in (rounding_network(graph, plan), simulate(graph, plan, "tflite"))
+    )
+    step = plan.output_steps(graph)["logits"]
+    assert (np.abs(trained - simulated) < 0.01 * step).mean() > 0.99
 
 
 def test_a_folded_network_is_read_as_it_was_written(network: keras.Model, tmp_path: Path) -> None:
