@@ -7,6 +7,7 @@ golden vectors on a thread of its own; the thread that infers then takes it betw
 
 from __future__ import annotations
 
+import queue
 import subprocess
 import sys
 import threading
@@ -88,15 +89,15 @@ class Upgrader:
     """
 
     on_ready: Callable[[], None] = lambda: None
-    _jobs: deque[Job] = field(default_factory=deque)
+    _jobs: queue.SimpleQueue[Job | None] = field(default_factory=queue.SimpleQueue)
     _ready: deque[Switch] = field(default_factory=deque)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
     def start(self, job: Job) -> None:
         """Begin, or put it behind those that were wanted before."""
-        self._jobs.append(job)
-        if self._thread is None or not self._thread.is_alive():
+        self._jobs.put(job)
+        if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="upgrade", daemon=True)
             self._thread.start()
 
@@ -107,6 +108,7 @@ class Upgrader:
     def stop(self) -> None:
         """End the child and the thread; runners that nobody took are closed."""
         self._stopping.set()
+        self._jobs.put(None)
         if self._thread is not None:
             self._thread.join(2 * END_S)
         while switch := self.take():
@@ -114,8 +116,8 @@ class Upgrader:
                 switch.runner.close()
 
     def _work(self) -> None:
-        while self._jobs and not self._stopping.is_set():
-            self._ready.append(self._done(self._jobs.popleft()))
+        while (job := self._jobs.get()) is not None and not self._stopping.is_set():
+            self._ready.append(self._done(job))
             self.on_ready()
 
     def _done(self, job: Job) -> Switch:

@@ -111,6 +111,22 @@ def test_builder_that_fails_says_why(code: str, reason: str) -> None:
     upgrader.stop()
 
 
+def test_no_job_is_missed_that_comes_as_the_last_one_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Upgrader, "_done", lambda self, job: Switch(job, None))
+    woken, bundle, interval_s = threading.Event(), Bundle.open(NAME), sys.getswitchinterval()
+    upgrader = Upgrader(woken.set)
+    sys.setswitchinterval(1e-6)
+    try:
+        for number in range(3000):
+            job = Job(str(number), bundle, Upgrade("onnx", "int8", ()))
+            upgrader.start(job)
+            assert ended(upgrader, woken).job is job
+            woken.clear()
+    finally:
+        sys.setswitchinterval(interval_s)
+        upgrader.stop()
+
+
 @pytest.fixture
 def preferred() -> Iterator[None]:
     """This process runs before others, as a service with Nice=-5 does; where that is not allowed, as it is."""
