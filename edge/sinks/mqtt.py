@@ -106,7 +106,6 @@ class MqttSink(EventWriter):
     Attributes:
         stored: events that are in the outbox or have left it; lost: that were given up.
         acknowledged: messages that the broker has.
-        connected: whether it is there now.
         trouble: what is wrong at the moment with the disk or the broker; empty when all is well.
     """
 
@@ -120,10 +119,6 @@ class MqttSink(EventWriter):
     @property
     def acknowledged(self) -> int:
         return self._sender.acknowledged
-
-    @property
-    def connected(self) -> bool:
-        return self._sender.connected
 
     @property
     def trouble(self) -> str:

@@ -79,7 +79,6 @@ class Sender:
     """Sends what is in the outbox, for ever.
 
     Attributes:
-        connected: whether the broker has accepted the connection that stands now.
         acknowledged: messages that the broker has taken.
         trouble: why there is no connection, or why the last message was not taken; empty when all is well.
     """
@@ -90,7 +89,6 @@ class Sender:
         self._ending = threading.Event()
         self._deadline_s = 0.0
         self._pause_s = RETRY_S[0]
-        self.connected = False
         self.acknowledged = 0
         self.trouble = ""
 
@@ -115,7 +113,6 @@ class Sender:
                 self._connection()
             except (OSError, ValueError, sqlite3.Error, InputError) as error:
                 self.trouble = f"{self._broker.host}:{self._broker.port}: {error}"
-            self.connected = False
             self._ending.wait(self._pause_s * random.uniform(0.5, 1.0))
             self._pause_s = min(RETRY_S[1], self._pause_s * 2)
 
@@ -126,7 +123,7 @@ class Sender:
             talk = _Talk(self._broker, outbox)
             try:
                 talk.begin()
-                self.connected, self.trouble = True, ""
+                self.trouble = ""
                 self._talk(talk)
             finally:
                 talk.end()

@@ -152,12 +152,6 @@ class LiveSink:
             worker.join(JOIN_S)
 
     @property
-    def cameras(self) -> tuple[str, ...]:
-        """The names that are known so far."""
-        with self._lock:
-            return tuple(self._channels)
-
-    @property
     def viewers(self) -> int:
         """Those who watch, over all cameras."""
         with self._lock:

@@ -148,6 +148,8 @@ def test_close_ends_the_thread_and_an_open_stream_goes_on_for_those_who_watch() 
 
 
 def test_the_only_camera_of_a_stream_has_a_name() -> None:
-    live = LiveSink()
-    live.write(frame_of(""), RESULT)
-    assert live.cameras == ("camera",)
+    live, came = LiveSink(), threading.Event()
+    with live.watch("camera", came.set) as viewer:
+        live.write(frame_of(""), RESULT)
+        picture_of(live, viewer, came)
+    live.close()

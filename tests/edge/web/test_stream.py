@@ -118,7 +118,7 @@ def test_a_camera_that_is_not_there_or_gives_nothing_is_told_apart(
         assert (silent.status_code, silent.headers["retry-after"]) == (503, "2")
         assert http.head("/stream/door.mjpg").status_code == 200
     assert live.viewers == 0
-    assert "nobody" not in live.cameras  # what is asked for takes no memory
+    assert "nobody" not in live._channels  # what is asked for takes no memory
 
 
 def test_a_viewer_without_pictures_is_noticed_when_it_goes(live: LiveSink) -> None:
