@@ -185,7 +185,7 @@ class Cascade:
         names = {member.name for member in self.members}
         for camera, stream in other._streams.items():
             trackers = {name: found for name, found in stream.trackers.items() if name in names}
-            self._streams[camera] = Stream(stream.follows, trackers, {}, stream.number, stream.size)
+            self._streams[camera] = Stream(stream.follows, trackers, size=stream.size)
 
     def process(self, frame: Frame) -> FrameResult:
         """What all models say of a frame; marks preprocess, infer and postprocess in its stamps.

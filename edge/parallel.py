@@ -104,10 +104,10 @@ class Crew(Generic[P]):
             Whatever a job raises, once no other is under way.
         """
         todo = deque(jobs)
-        if not side_by_side or len(jobs) < 2 or not self._helpers:
+        if not side_by_side:
             return [_work(todo, begin_ns)]
         self._pool = self._pool or ThreadPoolExecutor(self._helpers, "model")
-        helping = [self._pool.submit(_work, todo, begin_ns) for _ in range(min(self._helpers, len(jobs) - 1))]
+        helping = [self._pool.submit(_work, todo, begin_ns) for _ in range(self._helpers)]
         try:
             own = _work(todo, begin_ns)
         finally:

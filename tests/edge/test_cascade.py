@@ -306,6 +306,24 @@ def test_cascade_that_takes_over_goes_on_with_the_tracks() -> None:
     after = Cascade([Member("face", Finder([[40, 30, 60, 60]])), Member("new", Namer())])  # type: ignore[arg-type]
     after.continue_from(before)
     assert after.process(stamped(4, "a")).faces[0].track == 1
+    larger = Cascade([Member("face", Finder([[400, 300, 600, 600]]))])  # type: ignore[arg-type]
+    larger.continue_from(after)
+    frame = frame_of(1200, 1600)
+    frame.camera = "a"
+    assert larger.process(frame).faces[0].track == 1, "another size at the same moment"
+    without, again = (Cascade([Member(name, Finder([[400, 300, 600, 600]]))]) for name in ("other", "face"))  # type: ignore[arg-type]
+    without.continue_from(larger)
+    again.continue_from(without)
+    assert again.process(frame).faces[0].track is None, "where it was when it was removed is long ago"
+
+
+def test_cascade_that_takes_over_holds_no_result_of_another_model() -> None:
+    before, after = (Cascade([Member("slow", Namer(), interval=9)]) for _ in range(2))  # type: ignore[arg-type]
+    before.start(CAMERA)
+    before.process(frame_of())
+    assert list(before.process(frame_of()).held_ms) == ["slow"]
+    after.continue_from(before)
+    assert after.process(frame_of()).held_ms == {}
 
 
 def test_a_stream_that_changes_its_size_keeps_its_tracks_and_holds_no_box_of_the_old_one() -> None:

@@ -151,16 +151,17 @@ def test_an_error_comes_through_when_the_other_has_ended_and_the_next_frame_is_p
     cascade.close()
 
 
-def test_no_helper_is_woken_where_one_model_alone_is_due() -> None:
+def test_no_helper_is_woken_where_one_model_alone_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     every, third = Taking(), Taking()
     members = [Member("every", every), Member("third", third, interval=3)]  # type: ignore[arg-type]
-    cascade = Cascade(members, True)
+    cascade, ways = Cascade(members, True), []
+    run = cascade._crew.run
+    monkeypatch.setattr(cascade._crew, "run", lambda *args: ways.append(args[-1]) or run(*args))
     cascade.start(CAMERA)
     held = [cascade.process(frame_of()).held_ms for _ in range(4)]
     cascade.close()
     assert [list(ms) for ms in held] == [[], ["third"], ["third"], []]
-    own = threading.current_thread().name
-    assert every.threads[1:3] == [own, own]
+    assert ways == [True, False, False, True]
 
 
 def test_one_core_or_one_model_is_never_tried_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +209,17 @@ def test_it_chooses_side_by_side_for_models_that_wait_and_in_turn_for_those_that
         slow.process(frame_of())
     assert slow.choice.side_by_side
     slow.close()
+
+
+def test_a_frame_with_one_model_alone_tells_nothing_of_either_way() -> None:
+    """It takes half the time of two in turn, as two side by side do."""
+    members = [Member("every", Taking(0.003)), Member("second", Taking(0.003), interval=2)]  # type: ignore[arg-type]
+    cascade = Cascade(members, None)
+    cascade.start(CAMERA)
+    while cascade.choice.side_by_side is None:
+        cascade.process(frame_of())
+    assert cascade.choice.side_by_side
+    cascade.close()
 
 
 @dataclass(frozen=True)
