@@ -62,7 +62,7 @@ def _score(bar: Image, score: float, left: int) -> int:
     import cv2
 
     height = bar.shape[0]
-    length, thickness = round(height * 2.4), max(3, height // 9)
+    length, thickness = round(height * 2.4), height // 9
     top = (height - thickness) // 2
     cv2.rectangle(bar, (left, top), (left + length, top + thickness), TRACK, cv2.FILLED)
     cv2.rectangle(bar, (left, top), (left + round(length * score), top + thickness), ACCENT, cv2.FILLED)

@@ -21,7 +21,6 @@ from edge.frame import STAGES, Frame
 from edge.protocols import Sink, SourceInfo
 from edge.results import Classification, Faces, FrameResult
 from edge.sinks.jsonl import JsonlSink
-from edge.sinks.overlay import ACCENT, draw
 from edge.sinks.pending import PendingFile
 from edge.sinks.shared import health_of
 from edge.sinks.terminal import TerminalSink
@@ -318,38 +317,6 @@ def test_smallest_picture_can_be_a_video(tmp_path: Path) -> None:
 def test_video_format_is_chosen_by_its_suffix(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"must end in \.mp4"):
         VideoSink(tmp_path / "out.txt")
-
-
-@pytest.mark.parametrize(("height", "width"), [(24, 32), (120, 160), (720, 1280)])
-def test_overlay_stays_in_its_bar_and_shows_the_score(height: int, width: int) -> None:
-    low, high = (np.full((height, width, 3), 120, np.uint8) for _ in range(2))
-    draw(low, FrameResult({"pets": Classification(np.array([0.9, 0.1], np.float32), 1, "cat")}), 12.3)
-    draw(high, FrameResult({"pets": Classification(np.array([0.1, 0.9], np.float32), 1, "cat")}), 12.3)
-    bar = max(24, round(height * 0.105))
-    assert (low[: height - bar] == 120).all()
-    if width >= 160:
-        assert (low != high).any()
-
-
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (24, 32), (120, 160), (720, 1280)])
-def test_overlay_of_faces_at_any_size_and_at_the_edges(height: int, width: int) -> None:
-    edges = np.array([[0, 0, 1, 1], [0.5, 0.2, 1, 0.9], [0.9, 0.9, 1, 1], [0.4, 0, 0.41, 0.01]], np.float32)
-    faces = Faces(edges * [width, height, width, height], np.full(4, 0.5, np.float32))
-    picture = np.full((height, width, 3), 120, np.uint8)
-    draw(picture, FrameResult({"face": faces}), 12.3, "a long title of several models")
-    assert (picture != 120).any()
-
-
-def test_overlay_marks_the_corners_of_a_face_and_leaves_its_middle() -> None:
-    picture = np.full((720, 1280, 3), 120, np.uint8)
-    draw(
-        picture,
-        FrameResult({"face": Faces(np.array([[400, 200, 600, 500]], np.float32), CAT_ALONE.scores[1:])}),
-        1.0,
-    )
-    for x, y in ((400, 200), (600, 200), (400, 500), (600, 500)):
-        assert (np.abs(picture[y - 2 : y + 3, x - 2 : x + 3].astype(int) - ACCENT).sum(axis=2) < 60).any()
-    assert (picture[260:440, 410:590] == 120).all()
 
 
 def test_faces_stay_in_place_in_a_video_of_another_size(tmp_path: Path) -> None:

@@ -168,3 +168,4 @@ def test_overlay_marks_the_corners_of_a_face_and_leaves_its_middle() -> None:
     for x, y in ((400, 200), (600, 200), (400, 500), (600, 500)):
         assert (np.abs(picture[y - 2 : y + 3, x - 2 : x + 3].astype(int) - ACCENT).sum(axis=2) < 60).any()
     assert (picture[260:440, 410:590] == 120).all()
+    assert (picture[230, 395:405].max(axis=1) < 90).sum() == 2, "a shadow on both sides, for green walls"
