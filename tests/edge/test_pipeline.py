@@ -12,7 +12,7 @@ import pytest
 
 from edge.cascade import Cascade, Member
 from edge.errors import InputError, SourceError
-from edge.frame import STAGES, Frame
+from edge.frame import STAGES, CaptureClock, Frame
 from edge.pipeline import Limits, Pipeline
 from edge.pixels import fit
 from edge.protocols import SourceInfo
@@ -22,14 +22,20 @@ from edge.results import Classification, FrameResult
 class Counting:
     """A source whose picture's brightness is its index."""
 
-    def __init__(self, frames: int | None = 40, fps: float = 200.0, fails_at: int | None = None) -> None:
-        self.frames, self.fps, self.fails_at = frames, fps, fails_at
+    def __init__(
+        self,
+        frames: int | None = 40,
+        fps: float = 200.0,
+        fails_at: int | None = None,
+        clock: CaptureClock = "file",
+    ) -> None:
+        self.frames, self.fps, self.fails_at, self.clock = frames, fps, fails_at, clock
         self.index, self.closed = 0, False
         self.threads: set[int] = set()
 
     def open(self) -> SourceInfo:
         self.threads.add(threading.get_ident())
-        return SourceInfo("counting", 16, 12, self.fps, self.frames, "file")
+        return SourceInfo("counting", 16, 12, self.fps, self.frames, self.clock)
 
     def read(self, frame: Frame) -> bool:
         self.threads.add(threading.get_ident())
@@ -141,6 +147,13 @@ def test_file_plays_at_its_own_speed_unless_lossless() -> None:
     assert Pipeline(Counting(frames=31, fps=1), one(Brightness()), lossless=True).run().seconds < 15
 
 
+def test_a_file_begins_at_once_and_a_camera_is_read_as_its_frames_come() -> None:
+    first = Pipeline(Counting(fps=0.05), one(Brightness()), limits=Limits(frames=1))
+    assert first.run().seconds < 10
+    camera = Pipeline(Counting(frames=6, fps=0.2, clock="arrival"), one(Brightness()))
+    assert camera.run().seconds < 15
+
+
 def test_pictures_without_a_rate_are_never_dropped() -> None:
     summary = Pipeline(Counting(frames=30, fps=0), one(Brightness(delay_s=0.002))).run()
     assert (summary.counts.processed, summary.counts.dropped) == (30, 0)
@@ -180,6 +193,53 @@ def test_stop_ends_the_stream_with_its_sinks_closed() -> None:
     summary = pipeline.run()
     assert summary.counts.processed == len(sink.indices) > 0
     assert sink.closed == 1
+
+
+def test_no_frame_is_decoded_while_the_sinks_are_closed() -> None:
+    source, during = Counting(frames=None, fps=500), []
+
+    class Slow(Collector):
+        def close(self) -> None:
+            time.sleep(0.05)  # a read that was under way has ended
+            begun = source.index
+            time.sleep(0.2)
+            during.append(source.index - begun)
+
+    Pipeline(source, one(Brightness()), [Slow()], limits=Limits(frames=3)).run()
+    assert during == [0]
+
+
+class Silent(Counting):
+    """Gives so many frames, and then waits; or in `open` already, without any."""
+
+    def __init__(self, frames: int) -> None:
+        super().__init__(frames=frames + 1)
+        self.silent_from, self.stopped = frames, threading.Event()
+
+    def open(self) -> SourceInfo:
+        if not self.silent_from:
+            self.stopped.wait(20)
+        return super().open()
+
+    def read(self, frame: Frame) -> bool:
+        if self.index == self.silent_from:
+            self.stopped.wait(20)
+        return super().read(frame)
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+
+def test_a_source_that_waits_is_told_to_stop() -> None:
+    source = Silent(3)
+    Pipeline(source, one(Brightness()), limits=Limits(frames=3)).run()
+    assert source.closed
+    opening = Silent(0)
+    pipeline = Pipeline(opening, one(Brightness()))
+    pipeline.stop()
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.run()
+    assert opening.stopped.is_set()
 
 
 def test_source_error_comes_after_the_frames_before_it() -> None:
