@@ -56,6 +56,7 @@ def test_the_rest_of_a_pipeline_stays_readable() -> None:
         == "gst://videotestsrc is-live=true ! video/x-raw"
     )
     assert masked('gst://rtspsrc user-pw="x@y" ! decodebin') == "gst://*** ! decodebin"
+    assert masked('GST://rtspsrc user-pw="x@y" ! decodebin') == "GST://*** ! decodebin"
     assert (
         masked("gst://rtspsrc location=rtsp://h/x user-pw=xy ! a")
         == "gst://rtspsrc location=rtsp://h/x user-pw=*** ! a"
@@ -70,6 +71,23 @@ def test_values_are_scrubbed_from_texts_of_others(password: str) -> None:
     text = secrets.scrubbed(f"cannot open [{password}] nor [{encoded}]")
     frame = f"cannot open [{MASK}] nor [{MASK}]"
     assert text == frame or password in frame, "left in the text"
+
+
+@pytest.mark.parametrize(
+    ("address", "text", "shown"),
+    [
+        ("rtsp://h/${env:SHORT}?x=${env:LONG}", "no hunter22-too here", f"no {MASK} here"),
+        ("rtsp://admin:barleycorn@h/x", "barleycorn is wrong", f"{MASK} is wrong"),
+        ("rtsp://admin:barley%40corn@h/x", "barley@corn is wrong", f"{MASK} is wrong"),
+        ("http://h/x?page=${env:ODD}", "GET a%20b%2Fc", f"GET {MASK}"),
+        ("http://h/x?page=${env:TINY}", "the table", "the table"),
+    ],
+)
+def test_every_form_of_a_secret_is_scrubbed_and_the_whole_of_it(address: str, text: str, shown: str) -> None:
+    secrets = Secrets()
+    values = {"SHORT": "hunter22", "LONG": "hunter22-too", "ODD": "a b/c", "TINY": "ab"}
+    secrets.resolve(address, values)
+    assert secrets.scrubbed(text) == shown
 
 
 def test_no_view_of_settings_holds_a_password(tmp_path: Path) -> None:
