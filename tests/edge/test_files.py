@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import InputError
-from edge.files import check_could_write, replaced, sha256, whole_file, whole_folder, write_text
+from edge.files import alone_with, check_could_write, replaced, sha256, whole_file, whole_folder, write_text
 from edge.sinks.pending import PendingFile
 
 
@@ -21,6 +21,52 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert path.read_bytes() == "ü".encode()
     assert [p.name for p in path.parent.iterdir()] == ["out.txt"]
     assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of what is flushed to the disk, and `renamed` when something gets its name."""
+    found: list[str] = []
+    sync = os.fsync
+
+    def synced(handle: int) -> None:
+        found.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    for way in (os.rename, os.replace):
+        monkeypatch.setattr(
+            os, way.__name__, lambda *names, way=way: (found.append("renamed"), way(*names))[1]
+        )
+    return found
+
+
+def test_what_gets_its_name_is_on_the_disk_before_and_the_name_afterwards(
+    tmp_path: Path, steps: list[str]
+) -> None:
+    with whole_file(tmp_path / "out.txt") as file:
+        file.write_text("whole")
+    assert steps == [file.name, "renamed", tmp_path.name]
+    steps.clear()
+    with whole_folder(tmp_path / "bundle") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "model").touch()
+    assert steps == ["model", "renamed", tmp_path.name]
+    assert (tmp_path / "bundle").stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def test_a_file_is_held_before_its_folder_is_there_and_one_of_its_name_elsewhere_is_another(
+    tmp_path: Path,
+) -> None:
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    with alone_with(tmp_path / "here" / "a"), alone_with(tmp_path / "there" / "a"):
+        pass
+    path = tmp_path / "new" / "outbox.sqlite"
+    with alone_with(path):
+        path.parent.mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="in use by another Sightline"), alone_with(path):
+            pass
 
 
 def test_an_error_leaves_the_old_file(tmp_path: Path) -> None:
