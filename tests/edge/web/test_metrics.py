@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from web_stage import Still, camera, snapshot
 
+from edge.frame import Frame
+from edge.results import FrameResult
 from edge.web.live import LiveSink
 from edge.web.metrics import MOST_CAMERAS, MOST_MODELS, Exposition
 from edge.web.state import Snapshots
@@ -54,6 +57,8 @@ def test_every_figure_is_there_in_base_units() -> None:
     assert (found["sightline_camera_up", door], found["sightline_camera_up", yard]) == (1, 0)
     assert found["sightline_frame_age_seconds", door] == pytest.approx(0.0215)
     assert ("sightline_frame_age_seconds", yard) not in found
+    assert found["sightline_camera_state_seconds", door] == 12.5
+    assert found["sightline_camera_results_per_second", door] == 29.9
     assert found["sightline_stage_seconds", (*door, ("quantile", "0.99"), ("stage", "age"))] == 0.004
     assert ("sightline_stage_seconds", (*door, ("quantile", "0.999"), ("stage", "age"))) not in found
     part = (*door, ("model", "face"), ("quantile", "1"), ("stage", "infer"))
@@ -64,6 +69,19 @@ def test_every_figure_is_there_in_base_units() -> None:
     assert found["sightline_sink_up", (("sink", "mqtt"),)] == 1
     assert found["sightline_sink_up", (("sink", "events"),)] == 0
     assert found["sightline_series_left_out", ()] == 0
+
+
+def test_those_who_watch_are_counted_and_the_pictures_that_were_encoded_for_them() -> None:
+    live, came = LiveSink(), threading.Event()
+    exposition, frame = Exposition(Snapshots(Still()), live), Frame(camera="door")
+    frame.buffer(48, 64)[:] = 0
+    with live.watch("door", came.set), live.watch("yard", came.set):
+        live.write(frame, FrameResult({}))
+        assert came.wait(10)
+        found = samples(exposition.text().decode())
+    live.close()
+    assert found["sightline_viewers", ()] == 2
+    assert found["sightline_live_pictures_total", ()] == 1
 
 
 def test_help_does_not_give_one_reason_for_all_dropped_frames() -> None:
