@@ -118,3 +118,25 @@ def test_the_pause_between_two_connections_has_an_end(
                 connections += 1
         sink.close()
     assert connections >= 12
+
+
+def test_a_broker_that_was_there_for_a_while_is_asked_soon_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.sinks.mqtt_sender.RETRY_S", (0.02, 5.0))
+    monkeypatch.setattr("edge.sinks.mqtt_sender.STEADY_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        sink = MqttSink(MqttSettings(host="127.0.0.1", port=port, outbox=tmp_path / "outbox.sqlite"))
+        sink.open(INFO)
+        for _ in range(7):
+            Wire(server).connection.close()
+        wire = Wire(server)
+        wire.packets(0.1)
+        wire.connection.sendall(WELCOME)
+        wire.packets(0.5)
+        begin_s = time.monotonic()
+        wire.connection.close()
+        Wire(server).connection.close()
+        assert time.monotonic() - begin_s < 1.0, "the eighth pause in a row would take 1.3 s at least"
+        sink.close()
