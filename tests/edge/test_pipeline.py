@@ -232,7 +232,7 @@ class Silent(Counting):
 
 def test_a_source_that_waits_is_told_to_stop() -> None:
     source = Silent(3)
-    Pipeline(source, one(Brightness()), limits=Limits(frames=3)).run()
+    Pipeline(source, one(Brightness()), limits=Limits(seconds=0.3)).run()
     assert source.closed
     opening = Silent(0)
     pipeline = Pipeline(opening, one(Brightness()))
