@@ -151,17 +151,20 @@ def test_an_error_comes_through_when_the_other_has_ended_and_the_next_frame_is_p
     cascade.close()
 
 
-def test_no_helper_is_woken_where_one_model_alone_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_one_model_alone_is_due_no_helper_is_woken_and_its_time_tells_nothing_of_either_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     every, third = Taking(), Taking()
     members = [Member("every", every), Member("third", third, interval=3)]  # type: ignore[arg-type]
-    cascade, ways = Cascade(members, True), []
+    cascade, ways, timed = Cascade(members, True), [], []
     run = cascade._crew.run
     monkeypatch.setattr(cascade._crew, "run", lambda *args: ways.append(args[-1]) or run(*args))
+    monkeypatch.setattr(cascade.choice, "took", lambda way, ns: timed.append(way))
     cascade.start(CAMERA)
     held = [cascade.process(frame_of()).held_ms for _ in range(4)]
     cascade.close()
     assert [list(ms) for ms in held] == [[], ["third"], ["third"], []]
-    assert ways == [True, False, False, True]
+    assert (ways, timed) == ([True, False, False, True], [True, True])
 
 
 def test_one_core_or_one_model_is_never_tried_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,17 +212,6 @@ def test_it_chooses_side_by_side_for_models_that_wait_and_in_turn_for_those_that
         slow.process(frame_of())
     assert slow.choice.side_by_side
     slow.close()
-
-
-def test_a_frame_with_one_model_alone_tells_nothing_of_either_way() -> None:
-    """It takes half the time of two in turn, as two side by side do."""
-    members = [Member("every", Taking(0.003)), Member("second", Taking(0.003), interval=2)]  # type: ignore[arg-type]
-    cascade = Cascade(members, None)
-    cascade.start(CAMERA)
-    while cascade.choice.side_by_side is None:
-        cascade.process(frame_of())
-    assert cascade.choice.side_by_side
-    cascade.close()
 
 
 @dataclass(frozen=True)
