@@ -56,6 +56,7 @@ def test_the_rest_of_a_pipeline_stays_readable() -> None:
         == "gst://videotestsrc is-live=true ! video/x-raw"
     )
     assert masked('gst://rtspsrc user-pw="x@y" ! decodebin') == "gst://*** ! decodebin"
+    assert masked("gst://rtspsrc location=rtsp://u:p@h/x ! a") == "gst://***@h/x ! a"
     assert masked('GST://rtspsrc user-pw="x@y" ! decodebin') == "GST://*** ! decodebin"
     assert (
         masked("gst://rtspsrc location=rtsp://h/x user-pw=xy ! a")

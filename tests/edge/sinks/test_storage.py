@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from edge.sinks.events import SCHEMA, EventsSettings, EventsSink, read_events
 from edge.sinks.mqtt import MqttSettings, MqttSink
 from edge.sinks.outbox import SCHEMA as OUTBOX
 from edge.sinks.outbox import Outbox
-from edge.sinks.storage import connect, set_aside
+from edge.sinks.storage import LOG_BYTES, Schema, Writer, connect, set_aside
 
 PAGE = 4096
 
@@ -148,3 +150,37 @@ def test_what_happens_after_a_database_was_taken_away_goes_into_a_new_one(tmp_pa
     sink.close()
     assert (sink.stored, sink.lost, sink.trouble) == (4, 0, "")
     assert {event.track for event in read_events(path)} == {1, 2}
+
+
+NUMBERS = Schema("numbers", "numbers", 1, "CREATE TABLE IF NOT EXISTS numbers (value)")
+
+
+def test_a_commit_waits_for_the_disk_and_the_log_does_not_stay_as_large_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "numbers.sqlite"
+    with closing(connect(path, NUMBERS)) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,), "FULL"
+        for size in (3 * LOG_BYTES, 1, 1):
+            connection.execute("INSERT INTO numbers VALUES (zeroblob(?))", (size,))
+        assert path.with_name("numbers.sqlite-wal").stat().st_size <= LOG_BYTES
+
+
+def test_a_disk_that_does_not_answer_holds_up_the_end_no_longer_than_it_may(tmp_path: Path) -> None:
+    asked, answers = threading.Event(), threading.Event()
+
+    def store(connection: object, rows: object) -> int:
+        asked.set()
+        answers.wait(20)
+        return 0
+
+    writer: Writer[int] = Writer(tmp_path / "numbers.sqlite", NUMBERS, store, backlog=3)
+    writer.open()
+    writer.put(0)
+    assert asked.wait(10)
+    for number in (1, 2):
+        writer.put(number)
+    begin_s = time.monotonic()
+    writer.close((3, 4), timeout_s=0.3)
+    assert time.monotonic() - begin_s < 5
+    assert writer.lost == 4, "two that waited and the last two"
+    answers.set()
+    until(lambda: writer.stored)

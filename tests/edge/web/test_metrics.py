@@ -106,6 +106,7 @@ def test_the_number_of_series_is_bounded_whatever_is_configured() -> None:
     assert {name for labels in of_camera for key, name in labels if key == "model"} == {
         f"m{n}" for n in range(MOST_MODELS)
     }
+    assert sum(name == "sightline_model_info" for name, _ in found) == MOST_MODELS
     assert len({dict(labels).get("camera") for _, labels in found} - {None}) == MOST_CAMERAS
     assert found["sightline_series_left_out", ()] == MANY - MOST_CAMERAS + MANY - MOST_MODELS
 
