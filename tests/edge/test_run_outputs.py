@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 
+from edge.config import StreamSettings
+from edge.errors import InputError
 from edge.run import ended_by_signals
 from edge.tables import RUNNERS
+from edge.wiring import check_outputs
 
 Command = Callable[..., Any]
 
@@ -29,6 +32,17 @@ def test_an_output_in_the_place_of_the_source_is_refused_before_anything_is_open
         f"Error: 'sinks.video' in the command line: {recording} is that of 'source', too: give each"
     )
     assert recording.read_bytes() == b"a recording"
+
+
+def test_the_folder_of_earlier_snapshots_is_taken_and_a_file_in_its_place_is_not(tmp_path: Path) -> None:
+    def with_snapshots_in(folder: Path) -> StreamSettings:
+        return StreamSettings.model_validate({"sinks": {"snapshots": {"folder": folder}}})
+
+    check_outputs(with_snapshots_in(tmp_path))
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(InputError, match="is no folder"):
+        check_outputs(with_snapshots_in(file))
 
 
 def test_what_the_sinks_lost_is_told_at_the_end_even_when_quiet(
