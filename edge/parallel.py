@@ -86,7 +86,8 @@ class Crew(Generic[P]):
     """The calling thread and its helpers, which do the jobs of a frame between them.
 
     Args:
-        helpers: how many; their threads begin when they are needed, and end with `close`.
+        helpers: how many, at least one where jobs run side by side; their threads begin when they are needed,
+            and end with `close`.
     """
 
     def __init__(self, helpers: int) -> None:
@@ -107,7 +108,7 @@ class Crew(Generic[P]):
         if not side_by_side:
             return [_work(todo, begin_ns)]
         self._pool = self._pool or ThreadPoolExecutor(self._helpers, "model")
-        helping = [self._pool.submit(_work, todo, begin_ns) for _ in range(self._helpers)]
+        helping = [self._pool.submit(_work, todo, begin_ns) for _ in range(min(self._helpers, len(jobs) - 1))]
         try:
             own = _work(todo, begin_ns)
         finally:
