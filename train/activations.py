@@ -102,9 +102,9 @@ def _wrong(layer: Any, spread: float, ratio: float, dead: float, saturated: floa
     if ratio > EXPLODED:
         return "exploding: the initial weights are too large, initialiser=he or lsuv, or norm=batch"
     if dead > TOO_MANY:
-        return f"{dead:.0%} dead units: the biases or initial weights are off, initialiser=he or lsuv"
+        return f"{100 * dead:.0f} % dead units: the biases or initial weights are off, initialiser=he or lsuv"
     if saturated > TOO_MANY:
-        return f"{saturated:.0%} saturated: the initial weights are too large, initialiser=glorot or lsuv"
+        return f"{100 * saturated:.0f} % saturated: the initial weights are too large, initialiser=glorot or lsuv"
     if ratio < VANISHED:
         return "vanishing: the initial weights are too small, initialiser=he or lsuv, or norm=batch"
     return ""

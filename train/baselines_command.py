@@ -179,7 +179,7 @@ def _show_ensemble(members: list[Member], together: Member) -> None:
     best = max(members, key=lambda member: member.top1.right)
     gained, lost = together.against(best)
     console.print(
-        f"Against {best.name} alone: {gained} images put right, {lost} wrong, of {together.top1.n:,}.",
+        f"Against {best.name} alone: of {together.top1.n:,} images {gained} put right, {lost} wrong.",
         highlight=False,
     )
 

@@ -248,7 +248,7 @@ _TESTS = {
 def _activation_table(sanity: Sanity) -> Table:
     table = _table(("layer", "kind"), ("mean", "spread", "dead", "saturated"))
     for row in sanity.layers:
-        shares = ("-" if share is None else f"{share:.0%}" for share in (row.dead, row.saturated))
+        shares = ("-" if share is None else f"{100 * share:.0f} %" for share in (row.dead, row.saturated))
         table.add_row(row.layer, row.kind, f"{row.mean:.3g}", f"{row.spread:.3g}", *shares)
     return table
 

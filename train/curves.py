@@ -99,7 +99,7 @@ def _slow(loss: Curve) -> Hint | None:
     if loss[-1] < HARDLY * loss[0] or below > STRAIGHT * (loss[0] - loss[-1]):
         return None
     return Hint(
-        f"The loss falls in a straight line, to {loss[-1] / loss[0]:.0%} of its start.",
+        f"The loss falls in a straight line, to {100 * loss[-1] / loss[0]:.0f} % of its start.",
         "learning_rate is too low, unless the training began with trained weights: try three to ten times as much.",
     )
 
@@ -150,7 +150,7 @@ def _unfinished(loss: Curve) -> Hint | None:
     if a_epoch < STILL_FALLING:
         return None
     return Hint(
-        f"Still falling at the end, {a_epoch:.1%} of the whole fall at each of the last {late} epochs.",
+        f"Still falling at the end, {100 * a_epoch:.1f} % of the whole fall at each of the last {late} epochs.",
         "More epochs would help.",
     )
 

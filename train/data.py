@@ -319,7 +319,7 @@ def _left_out(files: Iterable[Path]) -> tuple[str, ...]:
         path.suffix for path in files if path.suffix.lower() not in IMAGE_SUFFIXES and path.is_file()
     )
     return tuple(
-        f"left out {count} files {f'named *{suffix}' if suffix else 'without a suffix'}"
+        f"left out {count} file{'s' * (count > 1)} {f'named *{suffix}' if suffix else 'without a suffix'}"
         for suffix, count in sorted(others.items())
     )
 

@@ -239,9 +239,7 @@ def _overfit(lesson: Lesson, examples: Examples) -> Finding:
             return Finding("overfitting", True, f"{len(inputs)} examples known by heart after {step} steps")
         if not math.isfinite(logs["loss"]):
             break
-    found = (
-        f"{right:.0%} of {len(inputs)} examples after {step} steps of Adam, loss {float(logs['loss']):.3g}"
-    )
+    found = f"{100 * right:.0f} % of {len(inputs)} examples after {step} steps of Adam, loss {float(logs['loss']):.3g}"
     return Finding("overfitting", False, found, _why_not(inputs, targets))
 
 

@@ -52,12 +52,12 @@ class Watch:
 
 def _note(metrics: dict[str, float]) -> str:
     known = (name for name in _NOTES if name in metrics)
-    return "  ".join(_NOTES[name].format(metrics[name]) for name in known)
+    return "  ".join(_NOTES[name].format(metrics[name]).replace("%", " %") for name in known)
 
 
 _NOTES = {
     "loss": "loss {:.3f}",
     "accuracy": "accuracy {:.1%}",
-    "validation_top1": "validation {:.1f} %",
+    "validation_top1": "validation {:.1f}%",
     "validation_ap50": "validation AP50 {:.3f}",
 }

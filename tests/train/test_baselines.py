@@ -200,7 +200,7 @@ def test_what_is_left_out_is_told_once_though_the_pictures_are_read_twice(
     (tmp_path / "data/0/note.txt").touch()
     ended = command("baselines", "--data", tmp_path / "data", "--features", network)
     assert ended.code == 0, ended.err
-    assert ended.err.count("data/train: left out 1 files named *.txt") == 1
+    assert ended.err.count("data/train: left out 1 file named *.txt") == 1
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_class_folders_are_split_by_name_and_brought_to_size(tmp_path: Path) -> 
     assert train.class_names == test.class_names == ("dark", "light")
     assert train.images.shape[1:] == (16, 24, 3)
     assert len(train) + len(test) == 60
-    assert train.notes == ("left out 1 files named *.gif", "left out 1 files named *.txt")
+    assert train.notes == ("left out 1 file named *.gif", "left out 1 file named *.txt")
     assert 4 <= len(test) <= 20  # A fifth of 60 by hash.
     assert all(
         (image == (10, 200)[label]).all() for image, label in zip(test.images, test.labels, strict=True)

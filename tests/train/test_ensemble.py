@@ -86,7 +86,7 @@ def test_two_halves_know_more_than_each_and_members_are_measured_as_by_evaluate(
     assert found["value"] > max(row["value"] for row in found["members"]) + 3
     assert found["n"] == 360
     assert f"{found['value']:.2f}" in ended.out
-    assert "images put right" in ended.out
+    assert " put right, " in ended.out
 
 
 def test_bundles_are_members_too(command: Callable[..., Any], tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_bundles_are_members_too(command: Callable[..., Any], tmp_path: Path) ->
     assert ended.code == 0, ended.err
     found = json.loads(out.read_text())
     assert {row["value"] for row in found["members"]} == {found["value"]}
-    assert "0 images put right, 0 wrong" in ended.out
+    assert "images 0 put right, 0 wrong" in ended.out
 
 
 def test_wrong_calls_end_with_2(models: list[Path], command: Callable[..., Any]) -> None:

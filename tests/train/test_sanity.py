@@ -166,8 +166,8 @@ def test_label_smoothing_does_not_change_what_guessing_costs(digits: LabelledIma
     [
         ("softmax", "first loss", "ends in a softmax"),
         ("large_head", "first loss", "initial weights"),
-        ("dead", "layers", "'hidden': 100% dead units"),
-        ("dead_inside", "layers", "'hidden': 100% dead units"),
+        ("dead", "layers", "'hidden': 100 % dead units"),
+        ("dead_inside", "layers", "'hidden': 100 % dead units"),
         ("exploding", "layers", "'hidden': exploding"),
         ("vanishing", "layers", "'hidden': vanishing"),
         ("saturated", "layers", "saturated"),

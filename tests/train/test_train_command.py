@@ -170,6 +170,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
     resumed = command("train", *SHORT, "--resume", "--out", tmp_path)
     assert resumed.code == 0
     assert "epoch 1/3" not in resumed.err
+    assert re.search(r"^epoch 3/3  .*  accuracy \d+\.\d %", resumed.err, re.M)
     assert not (tmp_path / "lenet-digits.checkpoint.keras").exists()
     assert command("train", *SHORT, "--out", tmp_path / "unbroken").code == 0
     cards = [read_card(folder / "lenet-digits.keras") for folder in (tmp_path, tmp_path / "unbroken")]

@@ -148,7 +148,7 @@ def load_boxed(folder: str | Path, split: str) -> BoxedImages:
     _all_there(rows, path)
     notes: Counter[str] = Counter()
     images = tuple(_image(row, by_image[row.id], path.parent / IMAGES, notes) for row in rows)
-    said = tuple(f"{count} {what}" for what, count in sorted(notes.items()) if count)
+    said = tuple(f"{what}: {count}" for what, count in sorted(notes.items()) if count)
     return BoxedImages(images, f"{Path(folder).resolve().name}/{split}", said)
 
 
@@ -159,7 +159,7 @@ def cut_to_picture(
     inside = np.clip(boxes, 0, [width, height, width, height])
     kept = ((inside[:, 2:] - inside[:, :2]) > 0).all(axis=1)
     notes["boxes cut at the picture's edge"] += int((inside != boxes).any(axis=1)[kept].sum())
-    notes["boxes without area in the picture left out"] += int((~kept).sum())
+    notes["boxes left out, without area in the picture"] += int((~kept).sum())
     return inside[kept].astype(np.float32), kept
 
 

@@ -155,7 +155,7 @@ def _background(recipe: DetectorRecipe) -> tuple[Image | None, tuple[str, ...]]:
     if not recipe.background_from:
         return None, ()
     found = load(recipe.background_from, "train", TILE_PX, TILE_PX)
-    note = f"{len(found)} pictures without faces ({found.source}), for {recipe.background:.0%} of the crops"
+    note = f"{len(found)} pictures without faces ({found.source}), for {100 * recipe.background:.0f} % of the crops"
     return found.images, (note, *found.notes)
 
 

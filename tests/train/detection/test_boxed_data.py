@@ -52,8 +52,8 @@ def test_boxes_are_cut_at_the_edge_or_left_out_and_counted(coco: Coco) -> None:
     images = load_boxed(coco([{"faces": faces}]), "test")
     assert images.images[0].boxes.tolist() == [[0, 0, 4, 4], [60, 0, 64, 5], [1, 2, 4, 6]]
     assert images.notes == (
-        "2 boxes cut at the picture's edge",
-        "3 boxes without area in the picture left out",
+        "boxes cut at the picture's edge: 2",
+        "boxes left out, without area in the picture: 3",
     )
 
 

@@ -76,8 +76,8 @@ def test_a_missed_face_a_false_one_and_notes(
     assert result["value"] == pytest.approx(2 / 4 * 3 / 4)
     assert result["ap50_coco"] == pytest.approx(51 / 101 * 3 / 4)
     assert result["recall_at_one"] == 0.5
-    assert result["notes"] == ["1 boxes cut at the picture's edge"]
-    assert "1 boxes cut at the picture's edge" in ended.out
+    assert result["notes"] == ["boxes cut at the picture's edge: 1"]
+    assert "boxes cut at the picture's edge: 1" in ended.out
 
 
 def test_without_a_face_to_plot_no_file_is_written_and_that_is_told(
