@@ -37,9 +37,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     _check_may_be_replaced(path)
     path = behind_links(path)
-    with _errors_of(path, only=FULL), _temporary(path) as temporary:
+    with errors_of(path, only=FULL), _temporary(path) as temporary:
         yield temporary
-        with _errors_of(path):
+        with errors_of(path):
             _sync(temporary)
             os.chmod(temporary, 0o666 & ~_umask())
             os.replace(temporary, path)
@@ -57,11 +57,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         InputError: it cannot be made, or the disk is full.
     """
     path = behind_links(path)
-    with _errors_of(path, only=FULL), _temporary(path, folder=True) as temporary, _named(temporary, path):
-        with _errors_of(path), _alone(path):
+    with errors_of(path, only=FULL), _temporary(path, folder=True) as temporary, _named(temporary, path):
+        with errors_of(path), _alone(path):
             pass  # what a kill left is back before the work
         yield temporary
-        with _errors_of(path):
+        with errors_of(path):
             for written in temporary.rglob("*"):
                 if written.is_file():
                     _sync(written)
@@ -182,7 +182,7 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def _errors_of(path: Path, only: Sequence[int] = ()) -> Iterator[None]:
+def errors_of(path: Path, only: Sequence[int] = ()) -> Iterator[None]:
     """What fails here fails for `path`; of what may be about something else, `only` errors of these numbers."""
     try:
         yield

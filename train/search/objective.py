@@ -11,7 +11,7 @@ import keras
 from rich.console import Console
 
 from edge.console import open_console
-from edge.errors import CheckFailed, InputError
+from edge.errors import CheckFailed, DiskFailed, InputError
 from edge.tables import resolve
 from train.fit import About, Lesson, Metrics, Watcher, fit
 from train.recipe import AnyRecipe, changed
@@ -71,6 +71,8 @@ class Objective:
                 trained = fit(lesson, checkpoint, watcher, resume)
         except CheckFailed as error:
             return _ended(task, "cut", begun, why=str(error))
+        except DiskFailed:  # No fault of the trial's: it is run anew when there is room.
+            raise
         except InputError as error:
             if resume:  # Left by another version, perhaps. The trial itself may be sound.
                 checkpoint.unlink()

@@ -22,6 +22,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState, create_trial
 
 from edge.errors import InputError
+from edge.files import errors_of
 from train.search.space import Space, Values
 
 JOURNAL = "study.journal"
@@ -100,17 +101,13 @@ class Study:
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.folder = folder
-        try:
+        with errors_of(folder):
             (folder / "trials").mkdir(parents=True, exist_ok=True)
             with _locked(folder / "trials" / "settings.lock", wait=True):
                 with _readable(folder):
                     self._study = _opened(folder / JOURNAL)
                 self._agree(json.loads(json.dumps(settings)))
             self.trials()
-        except OSError as error:
-            raise InputError(
-                f"Cannot write {folder}: {error.strerror}. Choose another with --out."
-            ) from error
 
     def trials(self) -> list[Trial]:
         """All that have ended, in any process, by their order in the search."""
@@ -133,17 +130,21 @@ class Study:
             yield ours and not any(trial.name == name for trial in self.trials())
 
     def record(self, trial: Trial, space: Space) -> None:
-        """Write a trial that has ended; it is on the disk when this returns."""
+        """Write a trial that has ended; it is on the disk when this returns.
+
+        Raises:
+            DiskFailed: the disk is full; the trial will be run anew. InputError: the journal cannot be written.
+        """
         declared = {} if trial.own else {name: part.declared() for name, part in space.items()}
-        self._study.add_trial(
-            create_trial(
-                state=_STATES[trial.ending],
-                value=trial.validation,
-                params=trial.values,
-                distributions=declared,
-                user_attrs={TRIAL: asdict(trial)},
-            )
+        ended = create_trial(
+            state=_STATES[trial.ending],
+            value=trial.validation,
+            params=trial.values,
+            distributions=declared,
+            user_attrs={TRIAL: asdict(trial)},
         )
+        with errors_of(self.folder / JOURNAL):
+            self._study.add_trial(ended)
         self.checkpoint(trial.name).unlink(missing_ok=True)
 
     def _agree(self, settings: dict[str, Any]) -> None:
@@ -209,7 +210,8 @@ def _difference(before: Any, now: Any) -> str:
 @contextmanager
 def _locked(path: Path, wait: bool) -> Iterator[bool]:
     """Whether the lock is ours; the kernel frees it when this process ends, also by SIGKILL."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    with errors_of(path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         ours = True

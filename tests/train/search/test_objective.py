@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from edge.errors import InputError
+from edge.errors import DiskFailed, InputError
 from train.data import load
+from train.fit import fit
 from train.recipe import load_recipe
 from train.search.objective import Objective
 from train.search.study import Task
@@ -54,6 +57,15 @@ def test_a_checkpoint_that_does_not_fit_costs_time_alone(tiny: Path, tmp_path: P
     assert sound.ending == "done"
     assert len(sound.history) == 3
     assert not broken.exists()
+
+
+def test_a_disk_that_is_full_is_no_failure_of_the_trial(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_of_at_most: Callable[[int], Any]
+) -> None:
+    monkeypatch.setattr("train.search.objective.fit", partial(fit, checkpoint_interval_s=0))
+    objective = Objective(load_recipe(str(tiny)), "digits")
+    with files_of_at_most(1000), pytest.raises(DiskFailed, match="Free some space"):
+        objective(TASK, tmp_path / "x.keras")
 
 
 def test_what_cannot_be_trained_is_kept_with_its_reason(tiny: Path, tmp_path: Path) -> None:

@@ -9,17 +9,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 
-from edge.errors import CheckFailed, InputError
+from edge.errors import CheckFailed, DiskFailed, InputError
 from train.recipe import Recipe
 from train.search.run import OWN, Plan, Stage, one_by_one, search
 from train.search.space import Range
 from train.search.study import JOURNAL, Study, Task, Trial
+
+FileSizeLimit = Callable[[int], AbstractContextManager[None]]
 
 RECIPE = Recipe("x", "m:f", "digits", epochs=10)
 SPACE = {"learning_rate": Range(1e-4, 1.0, "log"), "dropout": Range(0.0, 0.7)}
@@ -232,8 +235,23 @@ def test_another_search_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="Choose another with --out"):
+    with pytest.raises(InputError, match="or choose another place"):
         opened(tmp_path / "file")
+
+
+def test_a_full_disk_is_told_and_costs_the_trial_that_ended_on_it_alone(
+    tmp_path: Path, files_of_at_most: FileSizeLimit
+) -> None:
+    told: list[Trial] = []
+    study = opened(tmp_path)
+    with (
+        files_of_at_most((tmp_path / JOURNAL).stat().st_size + 2000),
+        pytest.raises(DiskFailed, match=r"study\.journal cannot be written: .* Free some space"),
+    ):
+        search(PLAN, study, one_by_one(lambda task, _: trial_of(task)), told.append)
+    assert 0 < len(told) < 12
+    found(tmp_path, told)
+    assert Counter(trial.name for trial in told) == dict.fromkeys(NAMES, 1)
 
 
 def test_a_stage_of_which_nothing_came_through_ends_the_search(tmp_path: Path) -> None:
