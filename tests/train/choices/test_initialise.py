@@ -64,6 +64,18 @@ def test_the_gain_of_a_random_walk_over_1000_inputs(activation: str | None, gain
     assert random_walk_gain(activation, 1000) == pytest.approx(gain, abs=2e-4)
 
 
+def test_a_random_walk_sees_the_activation_behind_normalisation_and_none_behind_the_next_kernel() -> None:
+    pixels = keras.Input((400,))
+    x = layers.Dense(400, use_bias=False, name="linear")(pixels)
+    x = layers.BatchNormalization()(layers.Dense(400, use_bias=False, name="rectified")(x))
+    model = initialised(
+        "random_walk", model=keras.Model(pixels, layers.Dense(400, name="last")(layers.ReLU()(x)))
+    )
+    deviations = {name: kernel(model, name).std() * 20 for name in ("linear", "rectified", "last")}
+    gains = {"linear": random_walk_gain(None, 400), "rectified": random_walk_gain("relu", 400)}
+    assert deviations == pytest.approx(gains | {"last": gains["linear"]}, rel=0.02)
+
+
 def before_activations(model: keras.Model) -> dict[str, Any]:
     """By layer with a kernel, its output without its activation."""
     found = {}
