@@ -32,7 +32,7 @@ def fast_form(model: keras.Model, precision: str = "float32") -> keras.Model:
 
     def layer(old: Any) -> Any:
         config = old.get_config()
-        if mixed and "dtype" in config and not isinstance(old, layers.InputLayer):
+        if mixed and "dtype" in config:
             config["dtype"] = "float32" if old.name in last else precision
         kind = FusedBatchNormalization if fused and type(old) is layers.BatchNormalization else type(old)
         return kind.from_config(config)

@@ -95,6 +95,11 @@ def test_each_view_is_computed_once(
     assert asked == [3, 1]
 
 
+def test_a_teacher_computes_in_its_own_precision(data: LabelledImages, recipe: Recipe) -> None:
+    teacher = Teacher(data, replace(recipe, teacher_precision="mixed_bfloat16"))
+    assert [layer.compute_dtype for layer in teacher._model.layers[1:]] == ["bfloat16", "float32"]
+
+
 def test_soft_targets_mix_label_and_teacher(recipe: Recipe) -> None:
     mixed = replace(recipe, teacher_share=0.75, temperature=2.0)
     targets = soft_targets(np.float32([[1, 0]]), np.float32([[0, 2 * np.log(3)]]), mixed)
