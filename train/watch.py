@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -52,12 +53,12 @@ class Watch:
 
 def _note(metrics: dict[str, float]) -> str:
     known = (name for name in _NOTES if name in metrics)
-    return "  ".join(_NOTES[name].format(metrics[name]).replace("%", " %") for name in known)
+    return "  ".join(_NOTES[name](metrics[name]) for name in known)
 
 
-_NOTES = {
-    "loss": "loss {:.3f}",
-    "accuracy": "accuracy {:.1%}",
-    "validation_top1": "validation {:.1f}%",
-    "validation_ap50": "validation AP50 {:.3f}",
+_NOTES: dict[str, Callable[[float], str]] = {
+    "loss": "loss {:.3f}".format,
+    "accuracy": lambda share: f"accuracy {100 * share:.1f} %",
+    "validation_top1": "validation {:.1f} %".format,
+    "validation_ap50": "validation AP50 {:.3f}".format,
 }
