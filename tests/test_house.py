@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import os
 import re
 import shutil
@@ -186,3 +187,9 @@ def test_the_readmes_parity_table_is_that_of_the_shipped_bundle() -> None:
         assert metrics is not None
         wanted = [f"{artefact.size_bytes / 1024:.1f}", f"{metrics.value:.2f}", f"{metrics.drop:+.2f}"]
         assert rows[artefact.format, artefact.precision][:3] == wanted
+
+
+@pytest.mark.parametrize("script", sorted(path.stem for path in (ROOT / "bench").glob("*.py")))
+def test_what_a_measurement_needs_is_there(script: str) -> None:
+    """`make bench` takes an hour: a name that is gone is noticed here."""
+    importlib.import_module(script)
