@@ -177,10 +177,8 @@ def compare(
     right = int((model.predict(test[0]) == test[1]).sum())
     seconds = fitted - begun, time.monotonic() - fitted
     chosen = f"{kind.knob} = {values[best]:g}" if kind.knob else ""
-    ends = (
-        (0, len(values) - 1) if kind.knob != "k" else (len(values) - 1,)
-    )  # fewer neighbours than one are none
-    at_edge = len(values) > 1 and best in ends
+    first = 0 if kind.knob != "k" else None  # fewer neighbours than one are none
+    at_edge = len(values) > 1 and best in (first, len(values) - 1)
     return Result(name, chosen, at_edge, Top1(right, len(test[1])), *seconds)
 
 
